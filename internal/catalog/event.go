@@ -1,0 +1,60 @@
+package catalog
+
+import "time"
+
+// Phase is a step of a run.
+type Phase string
+
+// The phases, in order.
+const (
+	PhasePlan     Phase = "plan"
+	PhaseProbe    Phase = "probe"
+	PhaseDump     Phase = "dump"
+	PhaseBarrier  Phase = "barrier"
+	PhaseSnapshot Phase = "snapshot"
+	PhaseUpload   Phase = "upload"
+	PhaseResult   Phase = "result"
+)
+
+// State is where a phase stands.
+type State string
+
+// The states.
+const (
+	Started  State = "started"
+	Progress State = "progress"
+	Cut      State = "cut" // of a snapshot: the storage has taken it
+	OK       State = "ok"  // the phase is done
+	Failed   State = "failed"
+	Warning  State = "warning"
+)
+
+// Event is one thing that happened in a run, for whoever watches it. Fields
+// that do not apply are zero.
+type Event struct {
+	Time       time.Time
+	Run        Run
+	Phase      Phase
+	State      State
+	Namespace  string
+	App        string
+	Claim      string
+	Pod        string
+	Name       string // of the snapshot
+	Repository string
+	Tool       string
+	Message    string // cause of a failure, text of a warning
+	Bytes      int64  // done
+	Total      int64
+	Rate       int64 // bytes a second
+	Left       time.Duration
+	Took       time.Duration
+	Copy       string // restic's snapshot id
+	Added      int64  // bytes stored in the repository
+}
+
+// Watcher sees the events of a run as they happen. It is called from several
+// goroutines at once and must not block.
+type Watcher interface {
+	Event(Event)
+}

@@ -1,0 +1,67 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Code is a stable name of a kind of failure, `BS012`: what a person looks up
+// in docs/troubleshooting.md and what decides the exit code.
+type Code string
+
+// The codes. What each means, and what to do, stands in docs/troubleshooting.md.
+const (
+	CodeUsage        Code = "BS002" // the command line is wrong
+	CodeNoAPI        Code = "BS003" // server has no VolumeSnapshot API
+	CodeNotFound     Code = "BS004" // a target does not exist
+	CodeNoPlugin     Code = "BS011" // nothing recognises the application
+	CodeDump         Code = "BS012" // dump command failed
+	CodeTruncated    Code = "BS013" // dump incomplete, stream cut
+	CodeHook         Code = "BS015" // the application is not in a state to be dumped
+	CodeSpace        Code = "BS016" // no room for the dump
+	CodeNoClass      Code = "BS021" // no VolumeSnapshotClass for the driver
+	CodeNotReady     Code = "BS022" // snapshot not ready in time
+	CodeStorage      Code = "BS023" // the storage refused
+	CodeUnsupported  Code = "BS024" // the volume cannot be snapshotted
+	CodeForbidden    Code = "BS031" // a right is missing
+	CodePodSecurity  Code = "BS032" // Pod Security forbids the mover
+	CodeBusy         Code = "BS035" // another run holds the namespace or slot
+	CodeNoRepository Code = "BS051" // repository does not exist
+	CodeRepoLocked   Code = "BS052" // repository locked
+	CodeRepoPassword Code = "BS053" // wrong repository password
+	CodeRepoPartial  Code = "BS054" // restic could not read some files
+	CodeMover        Code = "BS055" // the mover failed otherwise
+	CodeNoSecret     Code = "BS056" // no Secret of that repository
+	CodeInterrupted  Code = "BS090" // ^C or SIGTERM
+	CodeInternal     Code = "BS099" // a bug
+)
+
+// Failure is an error that names its cause, the state things are in and what
+// to do next. It is what a person sees.
+type Failure struct {
+	Code    Code
+	Message string // `snapshot of shop/data-mysql-0 not taken: dump in pod mysql-0 failed`
+	Cause   error  // may be nil
+	State   string // `app running, not frozen; nothing created`
+	Next    string // one command, or what to do in words
+}
+
+// Error is the message with its cause.
+func (f *Failure) Error() string {
+	if f.Cause == nil {
+		return f.Message
+	}
+	return fmt.Sprintf("%s: %v", f.Message, f.Cause)
+}
+
+// Unwrap is the cause.
+func (f *Failure) Unwrap() error { return f.Cause }
+
+// CodeOf is the code of the first Failure in err's tree, "" if there is none.
+func CodeOf(err error) Code {
+	var f *Failure
+	if errors.As(err, &f) {
+		return f.Code
+	}
+	return ""
+}

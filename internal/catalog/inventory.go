@@ -1,0 +1,181 @@
+package catalog
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Inventory is what one look at a cluster shows, one List a kind: all that a
+// plan is made from. Every slice may be empty and is sorted by namespace and
+// name.
+type Inventory struct {
+	// Namespaces are the annotations of each namespace seen, by its name. A
+	// namespace whose annotations may not be read is there with nil.
+	Namespaces map[string]map[string]string
+	Claims     []Claim
+	Pods       []Pod
+	Classes    []SnapshotClass
+	// Repositories are those of the backup namespace.
+	Repositories []Repository
+}
+
+// Claim is a PersistentVolumeClaim and what matters of its volume.
+type Claim struct {
+	Namespace, Name, UID string
+	Labels, Annotations  map[string]string
+	Role                 Role   // "" for a claim that is not ours
+	Phase                string // Pending, Bound, Lost
+	Terminating          bool
+	Volume               string // PersistentVolume; "" until bound
+	StorageClass         string
+	// Driver is the CSI driver of the volume; "" where it is no CSI volume or
+	// the claim is not bound.
+	Driver            string
+	Request, Capacity int64 // bytes
+	AccessModes       []string
+	VolumeMode        string // Filesystem or Block
+	FileSystem        string
+	// NodeAffinity is the volume's spec.nodeAffinity as JSON; nil for none.
+	NodeAffinity json.RawMessage
+}
+
+// Pod is a pod that mounts claims.
+type Pod struct {
+	Namespace, Name, UID string
+	Labels, Annotations  map[string]string
+	// Owner is the top workload: the Deployment of a ReplicaSet's pod, the
+	// pod itself where nothing owns it.
+	Owner       Workload
+	Phase       string
+	Ready       bool // all containers
+	Terminating bool
+	Node        string
+	Started     time.Time
+	Containers  []Container
+}
+
+// Container is one container of a pod that runs.
+type Container struct {
+	Name, Image string
+	Ready       bool
+	Ports       []Port
+	Env         []string // names only: values are none of our business
+	Mounts      []Mount
+}
+
+// Port is one port that a container declares.
+type Port struct {
+	Name   string
+	Number int
+}
+
+// Mount is one claim in a container.
+type Mount struct {
+	Claim, Path, SubPath string
+	ReadOnly             bool
+}
+
+// Workload names an app: its kind in lower case, as kubectl's TYPE/NAME has it.
+type Workload struct {
+	Kind, Name string // statefulset, deployment, daemonset, pod, job, ...
+}
+
+// String is `statefulset/mysql`.
+func (w Workload) String() string { return w.Kind + "/" + w.Name }
+
+// SnapshotClass is a VolumeSnapshotClass.
+type SnapshotClass struct {
+	Name, Driver   string
+	Default        bool
+	DeletionPolicy string // Delete or Retain
+}
+
+// Repository is a restic repository: a labelled Secret in the backup namespace.
+type Repository struct {
+	Name              string
+	Namespace, Secret string
+	// Address is RESTIC_REPOSITORY without its userinfo, to be printed.
+	Address string
+	// Cluster is this cluster's name in restic's host names; "" until
+	// `repo init` has set it.
+	Cluster string
+	// Keys are the names of the Secret's entries, sorted.
+	Keys []string
+}
+
+// Claims are the names of the claims that p mounts, sorted, each once.
+func (p Pod) Claims() []string {
+	var names []string
+	for _, c := range p.Containers {
+		for _, m := range c.Mounts {
+			names = append(names, m.Claim)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Redact is a restic address without the user name and password it may hold,
+// as in `rest:https://user:password@host/`.
+func Redact(address string) string {
+	scheme, rest, found := strings.Cut(address, "://")
+	if !found {
+		return address
+	}
+	host, path, _ := strings.Cut(rest, "/")
+	if at := strings.LastIndexByte(host, '@'); at >= 0 {
+		host = host[at+1:]
+	}
+	if path != "" || strings.Contains(rest, "/") {
+		host += "/" + path
+	}
+	return scheme + "://" + host
+}
+
+// Sort puts the inventory's slices in order of namespace and name.
+func (v *Inventory) Sort() {
+	slices.SortFunc(v.Claims, func(a, b Claim) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	slices.SortFunc(v.Pods, func(a, b Pod) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), natural(a.Name, b.Name))
+	})
+	slices.SortFunc(v.Classes, func(a, b SnapshotClass) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(v.Repositories, func(a, b Repository) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// natural orders the pods of a StatefulSet by ordinal: mysql-2 before mysql-10.
+func natural(a, b string) int {
+	if strings.TrimRight(a, "0123456789") == strings.TrimRight(b, "0123456789") {
+		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+	}
+	return cmp.Compare(a, b)
+}
+
+// Scope is what an inventory covers.
+type Scope struct {
+	All             bool     // every namespace
+	Namespaces      []string // those, where All is false
+	BackupNamespace string   // whose repositories are listed; "" for none
+}
+
+// Right is one thing that a run needs to be allowed to do.
+type Right struct {
+	Verb, Group, Resource string // Resource may be pods/exec
+	Namespace             string // "" for cluster-scoped resources
+}
+
+// String is `create volumesnapshots.snapshot.storage.k8s.io in shop`.
+func (r Right) String() string {
+	s := r.Verb + " " + r.Resource
+	if r.Group != "" {
+		s += "." + r.Group
+	}
+	if r.Namespace != "" {
+		s += " in " + r.Namespace
+	}
+	return s
+}

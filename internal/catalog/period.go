@@ -1,0 +1,78 @@
+package catalog
+
+import (
+	"fmt"
+	"time"
+)
+
+// Period is a stretch of the calendar that a snapshot can stand for.
+type Period string
+
+// The periods, shortest first in Periods.
+const (
+	Hourly  Period = "hourly"
+	Daily   Period = "daily"
+	Weekly  Period = "weekly"
+	Monthly Period = "monthly"
+	Yearly  Period = "yearly"
+)
+
+// Periods are all periods, shortest first.
+var Periods = []Period{Hourly, Daily, Weekly, Monthly, Yearly}
+
+// Label is the key of the label that names the period a snapshot stands for.
+func (p Period) Label() string { return "backsnap.sh/" + string(p) }
+
+// Key names the hour, day, week, month or year that holds t: days, weeks,
+// months and years in t's own location, "2024-12-30", "2025-w01", "2024-12",
+// "2024"; hours in UTC, "2024-12-30T00Z", so that none comes twice when the
+// clocks go back. Weeks are those of ISO 8601 and carry the ISO year, so that
+// the keys of one Period sort in time order.
+func (p Period) Key(t time.Time) string {
+	switch p {
+	case Hourly:
+		return t.UTC().Format("2006-01-02T15Z")
+	case Weekly:
+		year, week := t.ISOWeek()
+		return fmt.Sprintf("%04d-w%02d", year, week)
+	case Monthly:
+		return t.Format("2006-01")
+	case Yearly:
+		return t.Format("2006")
+	}
+	return t.Format(time.DateOnly)
+}
+
+// FreePeriods are the periods that the set of claims cut at t, one namespace's
+// claims by name, stands for: those of daily, weekly, monthly and so on for
+// which at least one of its claims has no ready snapshot in taken. t is in
+// the run's time zone. taken may hold any snapshots of that namespace,
+// unready ones and those of other claims among them.
+func FreePeriods(t time.Time, claims []string, taken []Snapshot) map[Period]string {
+	free := map[Period]string{}
+	for _, p := range Periods {
+		if key := p.Key(t); !allStand(p, key, claims, taken) {
+			free[p] = key
+		}
+	}
+	return free
+}
+
+// allStand reports whether each claim has a ready snapshot that stands for p's key.
+func allStand(p Period, key string, claims []string, taken []Snapshot) bool {
+	for _, claim := range claims {
+		if !stands(p, key, claim, taken) {
+			return false
+		}
+	}
+	return true
+}
+
+func stands(p Period, key, claim string, taken []Snapshot) bool {
+	for _, s := range taken {
+		if s.Ready && s.Role == "" && s.Claim == claim && s.Periods[p] == key {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,181 @@
+package catalog
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Consistency is what state of the application a set holds.
+type Consistency string
+
+// The classes, best first.
+const (
+	// Application: a proven dump lies in the set, or the app was held still over the cut.
+	Application Consistency = "application"
+	// Crash: one atomic cut, as after a power failure.
+	Crash Consistency = "crash"
+	// Fuzzy: several volumes cut apart with nothing to hold them together.
+	Fuzzy Consistency = "fuzzy"
+)
+
+// Snapshot is a VolumeSnapshot that carries our labels.
+type Snapshot struct {
+	Namespace, Name      string
+	UID, ResourceVersion string
+
+	// Claim is the source's whole name: from the record where there is one,
+	// else from the label.
+	Claim       string
+	Role        Role // "" for a restore point
+	Run         Run
+	Consistency Consistency // "" while it is being taken
+	Retain      string      // value of LabelRetain
+	DeleteAfter string      // value of LabelDeleteAfter: YYYY-MM-DD, or prune's mark
+	Pinned      bool
+	// Periods are the keys of the periods it stands for; nil or empty for none.
+	Periods map[Period]string
+
+	Created time.Time // metadata.creationTimestamp
+	Cut     time.Time // status.creationTime; zero until the storage has taken it
+	Ready   bool      // status.readyToUse
+	Err     string    // status.error.message: the last error, which may pass
+	Class   string    // VolumeSnapshotClass
+	Content string    // bound VolumeSnapshotContent; "" until bound
+	// Driver and Handle are the content's; "" where it was not read.
+	Driver, Handle string
+	// RestoreSize in bytes; 0 where the driver gives none.
+	RestoreSize int64
+
+	Record *Record // nil where there is none that we can read
+	Copies []Copy
+
+	Terminating bool
+}
+
+// Copy is one off-site copy of a snapshot.
+type Copy struct {
+	Repository string    `json:"repository"`
+	Snapshot   string    `json:"snapshot"` // restic's snapshot id, 64 hexadecimal digits
+	Bytes      int64     `json:"bytes"`    // of data read
+	Added      int64     `json:"added"`    // stored in the repository, compressed
+	Finished   time.Time `json:"finished"`
+}
+
+// Labels are s as the labels of its VolumeSnapshot and its content. The map is
+// the caller's.
+func (s Snapshot) Labels() map[string]string {
+	labels := Ours(s.Role, s.Run)
+	labels[LabelNamespace] = s.Namespace
+	labels[LabelClaim] = ClaimLabel(s.Claim)
+	set := func(key, value string) {
+		if value != "" {
+			labels[key] = value
+		}
+	}
+	set(LabelConsistency, string(s.Consistency))
+	set(LabelRetain, s.Retain)
+	set(LabelDeleteAfter, s.DeleteAfter)
+	if s.Pinned {
+		labels[LabelPin] = "true"
+	}
+	for p, key := range s.Periods {
+		set(p.Label(), key)
+	}
+	return labels
+}
+
+// Annotations are s as the annotations of its VolumeSnapshot: record and
+// copies where there are any, and what keeps GitOps tools off. The map is the
+// caller's.
+func (s Snapshot) Annotations() (map[string]string, error) {
+	notes := HandsOff()
+	if s.Record != nil {
+		text, err := json.Marshal(s.Record)
+		if err != nil {
+			return nil, fmt.Errorf("write record of %s/%s: %w", s.Namespace, s.Name, err)
+		}
+		notes[AnnotationRecord] = string(text)
+	}
+	if len(s.Copies) > 0 {
+		text, err := json.Marshal(s.Copies)
+		if err != nil {
+			return nil, fmt.Errorf("write copies of %s/%s: %w", s.Namespace, s.Name, err)
+		}
+		notes[AnnotationCopies] = string(text)
+	}
+	return notes, nil
+}
+
+// ReadLabels fills in s what labels and annotations say. Times, status, name
+// and namespace are the caller's to fill. A record that cannot be read, or
+// of a version newer than ours, leaves Record nil and is an error beside the
+// filled value: such a snapshot is shown and kept, never judged.
+func (s *Snapshot) ReadLabels(labels, annotations map[string]string) error {
+	s.Claim = labels[LabelClaim]
+	s.Role = Role(labels[LabelRole])
+	s.Run = Run(labels[LabelRun])
+	s.Consistency = Consistency(labels[LabelConsistency])
+	s.Retain = labels[LabelRetain]
+	s.DeleteAfter = labels[LabelDeleteAfter]
+	_, s.Pinned = labels[LabelPin]
+	s.Periods = map[Period]string{}
+	for _, p := range Periods {
+		if key := labels[p.Label()]; key != "" {
+			s.Periods[p] = key
+		}
+	}
+	if text := annotations[AnnotationCopies]; text != "" {
+		if err := json.Unmarshal([]byte(text), &s.Copies); err != nil {
+			return fmt.Errorf("read copies of %s/%s: %w", s.Namespace, s.Name, err)
+		}
+	}
+	record, err := ReadRecord(annotations[AnnotationRecord])
+	if err != nil {
+		return fmt.Errorf("read record of %s/%s: %w", s.Namespace, s.Name, err)
+	}
+	if record != nil {
+		s.Record, s.Claim = record, record.Claim.Name
+	}
+	return nil
+}
+
+// App is the app that the snapshot was taken of, `statefulset/mysql`, or ""
+// where no record says.
+func (s Snapshot) App() string {
+	if s.Record == nil {
+		return ""
+	}
+	return s.Record.App
+}
+
+// Tier is the longest period that s stands for, "pinned" for a pinned one,
+// its retention in days, else "".
+func (s Snapshot) Tier() string {
+	if s.Pinned {
+		return "pinned"
+	}
+	for _, p := range slices.Backward(Periods) {
+		if s.Periods[p] != "" {
+			return string(p)
+		}
+	}
+	return s.Retain
+}
+
+// CopyIn is the copy in the repository of that name, if there is one.
+func (s Snapshot) CopyIn(repository string) (Copy, bool) {
+	i := slices.IndexFunc(s.Copies, func(c Copy) bool { return c.Repository == repository })
+	if i < 0 {
+		return Copy{}, false
+	}
+	return s.Copies[i], true
+}
+
+// WithPeriods is s standing for those periods. The map is copied.
+func (s Snapshot) WithPeriods(periods map[Period]string) Snapshot {
+	s.Periods = maps.Clone(periods)
+	return s
+}
