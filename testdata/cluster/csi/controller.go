@@ -11,7 +11,6 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 const (
@@ -145,7 +144,7 @@ func compatible(v volume, req *csi.CreateVolumeRequest) error {
 	default:
 		return nil
 	}
-	return status.Errorf(codes.AlreadyExists, "it exists, and is another")
+	return failf(codes.AlreadyExists, "it exists, and is another")
 }
 
 func (d *driver) makeVolume(id string, req *csi.CreateVolumeRequest) (volume, error) {
@@ -196,7 +195,7 @@ func (d *driver) failProvision(v volume, source snapshot) error {
 		return err
 	}
 	if !f.ready(source, now) {
-		return status.Errorf(codes.Unavailable, "clone %s: the snapshot is not ready", source.ID)
+		return failf(codes.Unavailable, "clone %s: the snapshot is not ready", source.ID)
 	}
 	return nil
 }
@@ -220,9 +219,9 @@ func sizeFor(r *csi.CapacityRange, atLeast int64) (int64, error) {
 	case low < 0 || high < 0:
 		return 0, invalid("a size is negative")
 	case high > 0 && size > high:
-		return 0, status.Errorf(codes.OutOfRange, "no size between %d and %d can be had", low, high)
+		return 0, failf(codes.OutOfRange, "no size between %d and %d can be had", low, high)
 	case size < atLeast:
-		return 0, status.Errorf(codes.OutOfRange, "the size %d is less than the %d of the snapshot", size, atLeast)
+		return 0, failf(codes.OutOfRange, "the size %d is less than the %d of the snapshot", size, atLeast)
 	}
 	return size, nil
 }
@@ -241,7 +240,7 @@ func (d *driver) nodeFor(req *csi.CreateVolumeRequest, source snapshot) (string,
 		if len(allowed) == 0 {
 			return source.Node, nil
 		}
-		return "", status.Errorf(codes.ResourceExhausted, "the snapshot is on node %s", source.Node)
+		return "", failf(codes.ResourceExhausted, "the snapshot is on node %s", source.Node)
 	}
 	switch {
 	case len(allowed) == 1:
@@ -344,7 +343,7 @@ func (d *driver) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequest)
 		return nil, err
 	}
 	if len(devices) > 0 {
-		return nil, status.Errorf(codes.FailedPrecondition, "delete volume %s: in use by %v", req.VolumeId, devices)
+		return nil, failf(codes.FailedPrecondition, "delete volume %s: in use by %v", req.VolumeId, devices)
 	}
 	if err := d.store.volumes.remove(req.VolumeId); err != nil {
 		return nil, fmt.Errorf("delete volume %s: %w", req.VolumeId, err)

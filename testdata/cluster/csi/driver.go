@@ -38,22 +38,40 @@ func (d *driver) topologyKey() string { return "topology." + d.name + "/node" }
 // the process there.
 var step = func(string) {}
 
-// finish turns the error of a call into one with a code and logs it.
+// finish gives the error of a call its code, and logs the call.
 func finish(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	resp, err := handler(ctx, req)
 	if err == nil {
 		klog.V(2).InfoS("done", "call", info.FullMethod, "request", req)
 		return resp, nil
 	}
-	if _, ok := status.FromError(err); !ok {
-		err = status.Error(codeOf(err), err.Error())
-	}
+	err = status.Error(codeOf(err), err.Error())
 	klog.InfoS("failed", "call", info.FullMethod, "request", req, "err", err)
 	return nil, err
 }
 
+// coded is an error with a gRPC code, which each floor may still add its words
+// to.
+type coded struct {
+	code codes.Code
+	text string
+}
+
+func (c coded) Error() string { return c.text }
+
+func failf(code codes.Code, format string, args ...any) error {
+	return coded{code: code, text: fmt.Sprintf(format, args...)}
+}
+
+func invalid(format string, args ...any) error {
+	return failf(codes.InvalidArgument, format, args...)
+}
+
 func codeOf(err error) codes.Code {
+	var c coded
 	switch {
+	case errors.As(err, &c):
+		return c.code
 	case errors.Is(err, context.DeadlineExceeded):
 		return codes.DeadlineExceeded
 	case errors.Is(err, context.Canceled):
@@ -62,10 +80,6 @@ func codeOf(err error) codes.Code {
 		return codes.NotFound
 	}
 	return codes.Internal
-}
-
-func invalid(format string, args ...any) error {
-	return status.Error(codes.InvalidArgument, fmt.Sprintf(format, args...))
 }
 
 // GetPluginInfo tells the driver's name.

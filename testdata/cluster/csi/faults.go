@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // fault is one entry of the control file; README.md says what the knobs do.
@@ -46,7 +45,7 @@ type provision struct {
 	OnlyFromSnapshots bool `json:"onlyFromSnapshots"`
 }
 
-func (f failure) err() error { return status.Error(codes.Code(f.Code), f.Message) }
+func (f failure) err() error { return coded{codes.Code(f.Code), f.Message} }
 
 // code is a gRPC code by its name, as "DeadlineExceeded".
 type code codes.Code

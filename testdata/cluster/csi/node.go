@@ -12,7 +12,6 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 )
 
 // NodeGetInfo tells the node's name and where its volumes can be used.
@@ -95,7 +94,7 @@ func (d *driver) stage(req *csi.NodeStageVolumeRequest) error {
 		return nil
 	}
 	if len(mounts) > 0 {
-		return status.Errorf(codes.FailedPrecondition, "it is in use at %s", mounts[0].point)
+		return failf(codes.FailedPrecondition, "it is in use at %s", mounts[0].point)
 	}
 	for _, device := range devices { // left by a killed call
 		if err := detachLoop(device, image); err != nil {
@@ -207,7 +206,7 @@ func (d *driver) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 		return nil, fmt.Errorf("publish volume %s: %w", req.VolumeId, err)
 	}
 	if req.StagingTargetPath == "" {
-		return nil, status.Errorf(codes.FailedPrecondition, "publish volume %s: no staging path", req.VolumeId)
+		return nil, failf(codes.FailedPrecondition, "publish volume %s: no staging path", req.VolumeId)
 	}
 	unlock, err := d.store.lock(ctx, req.VolumeId)
 	if err != nil {
@@ -222,8 +221,8 @@ func (d *driver) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 
 func (d *driver) publish(req *csi.NodePublishVolumeRequest) error {
 	block := req.VolumeCapability.GetBlock() != nil
-	readOnly := req.Readonly ||
-		req.VolumeCapability.GetAccessMode().GetMode() == csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
+	mode := req.VolumeCapability.GetAccessMode().GetMode()
+	readOnly := req.Readonly || mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_READER_ONLY
 	point, err := stagingPoint(req.StagingTargetPath, block)
 	if err != nil {
 		return err
@@ -238,16 +237,21 @@ func (d *driver) publish(req *csi.NodePublishVolumeRequest) error {
 	}
 	staged := at(mounts, point)
 	if staged == nil {
-		return status.Errorf(codes.FailedPrecondition, "it is not staged at %s", point)
+		return failf(codes.FailedPrecondition, "it is not staged at %s", point)
 	}
+	device := staged.device()
 	if there := at(mounts, target); there != nil {
 		if there.readOnly != readOnly {
-			return status.Errorf(codes.AlreadyExists, "it is published at %s with read-only=%t", target, there.readOnly)
+			return failf(codes.AlreadyExists, "it is published at %s with read-only=%t", target, there.readOnly)
 		}
 		return nil
 	}
+	others := slices.DeleteFunc(mounts, func(m mount) bool { return m.point == point })
+	if len(others) > 0 && mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER {
+		return failf(codes.FailedPrecondition, "it is published at %s, and for one pod only", others[0].point)
+	}
 	if block {
-		return publishDevice(*staged, mounts, target, readOnly)
+		return publishDevice(device, others, target, readOnly)
 	}
 	if err := os.MkdirAll(target, 0o750); err != nil {
 		return err
@@ -258,17 +262,16 @@ func (d *driver) publish(req *csi.NodePublishVolumeRequest) error {
 // publishDevice binds the raw device to target. A mount flag does not stop
 // writes to a device, so the device itself is switched; then all who share it
 // must want the same.
-func publishDevice(staged mount, mounts []mount, target string, readOnly bool) error {
-	others := slices.DeleteFunc(slices.Clone(mounts), func(m mount) bool { return m.point == staged.point })
+func publishDevice(device string, others []mount, target string, readOnly bool) error {
 	for _, m := range others {
 		if m.readOnly != readOnly {
-			return status.Errorf(codes.FailedPrecondition, "it is published at %s with read-only=%t", m.point, m.readOnly)
+			return failf(codes.FailedPrecondition, "it is published at %s with read-only=%t", m.point, m.readOnly)
 		}
 	}
-	if err := setReadOnly(staged.device(), readOnly); err != nil {
+	if err := setReadOnly(device, readOnly); err != nil {
 		return err
 	}
-	return bindDevice(staged.device(), target, readOnly)
+	return bindDevice(device, target, readOnly)
 }
 
 // realTarget resolves the folder of a path that need not exist itself.

@@ -10,7 +10,6 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
@@ -35,7 +34,7 @@ func (d *driver) CreateSnapshot(ctx context.Context, req *csi.CreateSnapshotRequ
 func (d *driver) checkCreateSnapshot(req *csi.CreateSnapshotRequest) error {
 	switch {
 	case !d.snapshots:
-		return status.Error(codes.Unimplemented, "this driver takes no snapshots")
+		return failf(codes.Unimplemented, "this driver takes no snapshots")
 	case req.Name == "":
 		return invalid("no name")
 	case req.SourceVolumeId == "":
@@ -81,7 +80,7 @@ func (d *driver) makeSnapshot(id string, req *csi.CreateSnapshotRequest) (snapsh
 
 func (d *driver) repeatSnapshot(s snapshot, req *csi.CreateSnapshotRequest) (snapshot, fault, error) {
 	if s.Volume != req.SourceVolumeId {
-		return snapshot{}, fault{}, status.Errorf(codes.AlreadyExists, "it exists, of volume %s", s.Volume)
+		return snapshot{}, fault{}, failf(codes.AlreadyExists, "it exists, of volume %s", s.Volume)
 	}
 	f, err := d.faultsOf(s.Claim)
 	if err == nil {
@@ -97,7 +96,7 @@ func (d *driver) delayCut(delay time.Duration) error {
 	case <-time.After(delay):
 		return nil
 	case <-d.done:
-		return status.Error(codes.Unavailable, "the driver ends")
+		return failf(codes.Unavailable, "the driver ends")
 	}
 }
 
@@ -181,10 +180,10 @@ func (d *driver) removeSnapshot(id string) error {
 // for. The id of the last one told is the token for the rest.
 func (d *driver) ListSnapshots(_ context.Context, req *csi.ListSnapshotsRequest) (*csi.ListSnapshotsResponse, error) {
 	if !d.snapshots {
-		return nil, status.Error(codes.Unimplemented, "this driver takes no snapshots")
+		return nil, failf(codes.Unimplemented, "this driver takes no snapshots")
 	}
 	if token := req.StartingToken; token != "" && len(token) != len(idOf("snap", "")) {
-		return nil, status.Errorf(codes.Aborted, "list snapshots: unknown token %q", token)
+		return nil, failf(codes.Aborted, "list snapshots: unknown token %q", token)
 	}
 	all, err := d.wantedSnapshots(req)
 	if err != nil {
