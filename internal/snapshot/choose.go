@@ -1,0 +1,206 @@
+package snapshot
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/plugins"
+)
+
+// volume plans one claim: it is cut, or skipped for a reason.
+func (p *planner) volume(c catalog.Claim) (Volume, *Skip, error) {
+	if skip := p.skip(c); skip != nil {
+		return Volume{}, skip, nil
+	}
+	class, skip := p.class(c)
+	if skip != nil {
+		return Volume{}, skip, nil
+	}
+	retain, err := catalog.ParseRetain(p.setting([]catalog.Claim{c}, catalog.AnnotationRetain, p.Retain.String()))
+	if err != nil {
+		return Volume{}, nil, usage(c.Namespace, c.Name, err)
+	}
+	return Volume{Claim: c, Class: class, Name: catalog.SnapshotName(c.Name, p.Run), Retain: retain}, nil, nil
+}
+
+// skip is why c cannot or must not be cut, nil if it can.
+func (p *planner) skip(c catalog.Claim) *Skip {
+	no := func(reason, next string) *Skip {
+		return &Skip{Claim: c, Reason: reason, Code: catalog.CodeUnsupported, Next: next}
+	}
+	describe := fmt.Sprintf("kubectl describe pvc %s -n %s", c.Name, c.Namespace)
+	switch {
+	case c.Role != "":
+		return &Skip{Claim: c, Reason: "made by backsnap (" + string(c.Role) + ")"}
+	case p.excluded(c) != "":
+		return &Skip{Claim: c, Reason: "excluded by annotation " + p.excluded(c)}
+	case c.Terminating:
+		return no("is being deleted", describe)
+	case c.Phase != "Bound":
+		return no("is "+c.Phase+", not bound to a volume", describe)
+	case c.Driver == "":
+		return no("its volume "+c.Volume+" is no CSI volume: it cannot be snapshotted", "move it to a StorageClass with a CSI driver, or exclude it: "+exclude(c))
+	}
+	return nil
+}
+
+// excluded is the annotation that keeps c out, "" for none.
+func (p *planner) excluded(c catalog.Claim) string {
+	for _, notes := range []map[string]string{c.Annotations, p.inv.Namespaces[c.Namespace]} {
+		if schedule, ok := notes[catalog.AnnotationSchedule]; ok {
+			if schedule == "" {
+				return catalog.AnnotationSchedule
+			}
+			return "" // the claim's word goes before its namespace's
+		}
+	}
+	return ""
+}
+
+func exclude(c catalog.Claim) string {
+	return fmt.Sprintf("kubectl annotate pvc %s -n %s %s=", c.Name, c.Namespace, catalog.AnnotationSchedule)
+}
+
+// class is the snapshot class for c: the one named by annotation or flag, the
+// driver's default, the driver's only one.
+func (p *planner) class(c catalog.Claim) (string, *Skip) {
+	no := func(format string, args ...any) (string, *Skip) {
+		return "", &Skip{
+			Claim: c, Code: catalog.CodeNoClass, Reason: fmt.Sprintf(format, args...),
+			Next: "create a VolumeSnapshotClass for driver " + c.Driver + " or name one with --snapshot-class, or exclude the claim: " + exclude(c),
+		}
+	}
+	var ofDriver, defaults []string
+	for _, class := range p.inv.Classes {
+		if class.Driver != c.Driver {
+			continue
+		}
+		ofDriver = append(ofDriver, class.Name)
+		if class.Default {
+			defaults = append(defaults, class.Name)
+		}
+	}
+	named := p.setting([]catalog.Claim{c}, catalog.AnnotationSnapshotClass, p.Class)
+	switch {
+	case named != "" && slices.Contains(ofDriver, named):
+		return named, nil
+	case named != "":
+		return no("VolumeSnapshotClass %s is not one of its driver %s (%s)", named, c.Driver, list(ofDriver))
+	case len(defaults) == 1:
+		return defaults[0], nil
+	case len(defaults) > 1:
+		return no("driver %s has %d default VolumeSnapshotClasses: %s", c.Driver, len(defaults), list(defaults))
+	case len(ofDriver) == 1:
+		return ofDriver[0], nil
+	case len(ofDriver) > 1:
+		return no("driver %s has %d VolumeSnapshotClasses and no default: %s", c.Driver, len(ofDriver), list(ofDriver))
+	}
+	return no("no VolumeSnapshotClass for driver %s", c.Driver)
+}
+
+func list(names []string) string {
+	if len(names) == 0 {
+		return "it has none"
+	}
+	return strings.Join(names, ", ")
+}
+
+// hook is what runs in the pods of group, nil with the reason if nothing does.
+// It fails if the plugin that was named is unknown.
+func (p *planner) hook(group []catalog.Claim) (*Hook, string, error) {
+	named := p.setting(group, catalog.AnnotationPlugin, p.Plugin)
+	if named == "none" {
+		return nil, "no plugin was asked for", nil
+	}
+	nominate := func(c plugins.Container) (plugins.Plugin, string, bool) { return plugins.Nominate(p.known, c) }
+	if named != "" {
+		plugin, err := plugins.Lookup(named)
+		if err != nil {
+			return nil, "", &catalog.Failure{Code: catalog.CodeUsage, Message: "choose plugin", Cause: err, State: "nothing changed", Next: "name one of these with --plugin"}
+		}
+		nominate = func(plugins.Container) (plugins.Plugin, string, bool) { return plugin, "plugin was named", true }
+	}
+	hook, reason := p.candidates(group, nominate)
+	return hook, reason, nil
+}
+
+// candidates are the containers of group's pods that nominate takes, all of
+// the plugin that the first of them belongs to.
+func (p *planner) candidates(group []catalog.Claim, nominate func(plugins.Container) (plugins.Plugin, string, bool)) (*Hook, string) {
+	var hook *Hook
+	var reason string
+	var images []string
+	for _, pod := range p.podsOf(group) {
+		for _, c := range pod.Containers {
+			mounts := mountsOf(c, group)
+			if len(mounts) == 0 {
+				continue
+			}
+			images = append(images, c.Image)
+			plugin, because, ok := nominate(container(c))
+			if !ok || hook != nil && hook.Plugin.Name != plugin.Name {
+				continue
+			}
+			if hook == nil {
+				hook, reason = &Hook{Plugin: plugin}, because
+			}
+			hook.Candidates = append(hook.Candidates, candidate(pod, c, mounts))
+		}
+	}
+	switch {
+	case hook != nil:
+		return hook, reason
+	case len(images) == 0:
+		return nil, "not mounted"
+	}
+	slices.Sort(images)
+	return nil, "no database known in image " + strings.Join(slices.Compact(images), ", ")
+}
+
+// podsOf are the pods that mount any of group, each once, in order.
+func (p *planner) podsOf(group []catalog.Claim) []catalog.Pod {
+	var pods []catalog.Pod
+	seen := map[string]bool{}
+	for _, c := range group {
+		for _, pod := range p.mounters(c) {
+			if !seen[pod.Name] && !pod.Terminating {
+				seen[pod.Name] = true
+				pods = append(pods, pod)
+			}
+		}
+	}
+	return pods
+}
+
+func mountsOf(c catalog.Container, group []catalog.Claim) []catalog.Mount {
+	var mounts []catalog.Mount
+	for _, m := range c.Mounts {
+		if slices.ContainsFunc(group, func(claim catalog.Claim) bool { return claim.Name == m.Claim }) {
+			mounts = append(mounts, m)
+		}
+	}
+	return mounts
+}
+
+func candidate(pod catalog.Pod, c catalog.Container, mounts []catalog.Mount) Candidate {
+	state := ""
+	if pod.Phase != "Running" {
+		state = pod.Phase
+	}
+	ref := catalog.ContainerRef{Namespace: pod.Namespace, Pod: pod.Name, Container: c.Name}
+	return Candidate{ContainerRef: ref, Image: c.Image, Mounts: mounts, NotRunning: state}
+}
+
+// container is c as plugins see it.
+func container(c catalog.Container) plugins.Container {
+	seen := plugins.Container{Name: c.Name, Image: c.Image, Env: c.Env}
+	for _, p := range c.Ports {
+		seen.Ports = append(seen.Ports, plugins.Port{Name: p.Name, Number: int32(p.Number)})
+	}
+	for _, m := range c.Mounts {
+		seen.Mounts = append(seen.Mounts, m.Path)
+	}
+	return seen
+}

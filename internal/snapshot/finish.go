@@ -1,0 +1,125 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+)
+
+// skew is how far the clock of the storage may be off before its word for the
+// time of the cut is not taken: drivers that give none say 1970.
+const skew = 5 * time.Minute
+
+// finish waits until the storage has made the cut usable, and labels it: only
+// then is it a restore point.
+func (a *taking) finish(ctx context.Context, snapshots []catalog.Snapshot) ([]catalog.Snapshot, error) {
+	err := a.await(ctx, snapshots, catalog.OK, func(s catalog.Snapshot) bool { return s.Ready })
+	if err != nil {
+		return a.leftover(ctx, snapshots, err)
+	}
+	ready := a.now()
+	taken, err := a.taken(ctx)
+	if err != nil {
+		return a.leftover(ctx, snapshots, a.failure(ctx, catalog.CodeStorage, "list snapshots", err))
+	}
+	failed := make([]error, len(snapshots))
+	var labelling sync.WaitGroup
+	for i := range snapshots {
+		labelling.Go(func() {
+			snapshots[i], failed[i] = a.complete(ctx, snapshots[i])
+		})
+	}
+	labelling.Wait()
+	if err := errors.Join(failed...); err != nil {
+		return a.leftover(ctx, snapshots, a.failure(ctx, catalog.CodeStorage, "read VolumeSnapshotContent", err))
+	}
+	return a.label(ctx, snapshots, taken, ready)
+}
+
+// taken are the snapshots of the namespace as they stand now: which periods
+// are free is only known under the lock, not when the plan was made.
+func (a *taking) taken(ctx context.Context) (taken []catalog.Snapshot, err error) {
+	err = a.cluster.Await(ctx, a.app.Namespace, func(all []catalog.Snapshot) (bool, error) {
+		taken = all
+		return true, nil
+	})
+	return taken, err
+}
+
+func (a *taking) complete(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error) {
+	completed, err := a.cluster.Complete(ctx, s)
+	if err != nil {
+		return s, err
+	}
+	if completed.Cut.Before(completed.Created.Add(-skew)) {
+		completed.Cut = completed.Created
+	}
+	return completed, nil
+}
+
+// label writes what the set has earned onto all its members. It goes on after
+// a failure: a member without labels is found by the next run.
+func (a *taking) label(ctx context.Context, snapshots []catalog.Snapshot, taken []catalog.Snapshot, ready time.Time) ([]catalog.Snapshot, error) {
+	periods := catalog.FreePeriods(snapshots[0].Cut.In(a.plan.Zone), a.claims(), taken)
+	failed := make([]error, len(snapshots))
+	var labelling sync.WaitGroup
+	for i, s := range snapshots {
+		labelling.Go(func() {
+			earned := a.earned(a.app.Volumes[i], s, periods, ready)
+			labelled, err := a.cluster.Label(ctx, earned)
+			if err != nil {
+				failed[i] = fmt.Errorf("label %s: %w", s.Name, err)
+				return
+			}
+			snapshots[i] = labelled
+		})
+	}
+	labelling.Wait()
+	if err := errors.Join(failed...); err != nil {
+		return a.leftover(ctx, snapshots, a.failure(ctx, catalog.CodeStorage, "label VolumeSnapshot", err))
+	}
+	return snapshots, nil
+}
+
+// earned is s as a restore point: consistency, periods, day of removal, record.
+func (a *taking) earned(v Volume, s catalog.Snapshot, periods map[catalog.Period]string, ready time.Time) catalog.Snapshot {
+	s.Consistency = a.consistency
+	s.Claim, s.Run, s.Retain, s.Pinned = v.Claim.Name, a.plan.Run, v.Retain.Label(), a.plan.Pin
+	s.DeleteAfter = v.Retain.DeleteAfter(s.Cut.In(a.plan.Zone))
+	if v.Retain.Calendar {
+		s = s.WithPeriods(periods)
+	}
+	s.Record = a.record(v, s, ready)
+	return s
+}
+
+func (a *taking) record(v Volume, s catalog.Snapshot, ready time.Time) *catalog.Record {
+	c := v.Claim
+	r := &catalog.Record{
+		Version: catalog.RecordVersion, Run: a.plan.Run, App: a.app.Name, Members: a.claims(),
+		Claim: catalog.ClaimRecord{
+			Name: c.Name, UID: c.UID, Request: c.Request, Capacity: c.Capacity, StorageClass: c.StorageClass, Driver: c.Driver,
+			AccessModes: c.AccessModes, VolumeMode: c.VolumeMode, FileSystem: c.FileSystem, NodeAffinity: c.NodeAffinity,
+		},
+		SnapshotClass: v.Class, RestoreSize: s.RestoreSize, TimeZone: a.plan.Zone.String(),
+		Consistency: a.consistency, Reason: a.reason, Barrier: a.barrier,
+		Requested: a.requested.UTC(), Cut: s.Cut.UTC(), Ready: ready.UTC(),
+	}
+	for _, p := range a.proofs {
+		p.enter(r)
+	}
+	return r
+}
+
+// claims are the names of the app's volumes, sorted as the plan has them.
+func (a *taking) claims() []string {
+	var names []string
+	for _, v := range a.app.Volumes {
+		names = append(names, v.Claim.Name)
+	}
+	return names
+}

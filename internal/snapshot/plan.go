@@ -1,0 +1,191 @@
+package snapshot
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/plugins"
+)
+
+// Effort is how much consistency is asked for.
+type Effort string
+
+// The efforts, as `--consistency` names them.
+const (
+	// Auto dumps what a plugin recognises; a failed dump still gives a snapshot.
+	Auto Effort = "auto"
+	// Application gives a proven dump or nothing.
+	Application Effort = "application"
+	// Crash runs nothing in any pod.
+	Crash Effort = "crash"
+)
+
+// ParseEffort reads an Effort.
+func ParseEffort(s string) (Effort, error) {
+	switch e := Effort(s); e {
+	case Auto, Application, Crash:
+		return e, nil
+	}
+	return "", fmt.Errorf("consistency %q: want auto, application or crash", s)
+}
+
+// Request is what was asked for. Annotations on a claim, else on its
+// namespace, go before Effort, Plugin, Class and Retain.
+type Request struct {
+	Run     catalog.Run
+	Targets []Target // none: every claim of the inventory
+	// Selects reports whether a claim with such labels is meant; nil: all are.
+	Selects func(labels map[string]string) bool
+	Effort  Effort
+	Plugin  string // name of a plugin instead of detection; "none" for no plugin
+	Class   string // name of a VolumeSnapshotClass instead of the driver's
+	Retain  catalog.Retain
+	Pin     bool
+	// Zone is the time zone of period keys and days; its name is an IANA name.
+	Zone        *time.Location
+	DumpTimeout time.Duration
+	Timeout     time.Duration // for a snapshot to be ready
+	Parallel    int           // apps at once, at least 1
+}
+
+// Target is one thing named on the command line.
+type Target struct {
+	Namespace string
+	Kind      string // "pvc", "namespace", or a workload's kind in lower case
+	Name      string
+}
+
+// String is the target as kubectl spells it.
+func (t Target) String() string { return t.Kind + "/" + t.Name }
+
+// Plan is what Run will do, and all that it needs to know.
+type Plan struct {
+	Request
+	Apps  []App  // by namespace and name
+	Skips []Skip // claims in scope that are left out, by namespace and name
+}
+
+// App is one workload and the volumes of it that are cut together.
+type App struct {
+	Namespace string
+	Name      string // `statefulset/mysql`; `pvc/data` where no pod mounts it
+	Mounted   bool
+	Volumes   []Volume
+	Effort    Effort
+	Hook      *Hook // nil: no exec
+	// Reason says in words why there is a hook, or why not.
+	Reason string
+	// Err, where it is not nil, is why nothing of this app can be taken.
+	Err error
+}
+
+// Volume is one claim, how it is cut, and how long the snapshot is kept.
+type Volume struct {
+	Claim  catalog.Claim
+	Class  string
+	Name   string // of the snapshot to be
+	Retain catalog.Retain
+}
+
+// Hook is what runs inside an app's pods before the cut.
+type Hook struct {
+	Plugin plugins.Plugin
+	// Candidates are the containers that look like the database, in order of
+	// their pods. The probe tells primaries from replicas: every primary is
+	// dumped, or the first replica where there is none.
+	Candidates []Candidate
+}
+
+// Candidate is a container that may be dumped.
+type Candidate struct {
+	catalog.ContainerRef
+	Image  string
+	Mounts []catalog.Mount
+	// NotRunning says in what state its pod is, where that is not Running.
+	NotRunning string
+}
+
+// Skip is one claim that is left out.
+type Skip struct {
+	Claim  catalog.Claim
+	Reason string // in words
+	// Code and Next are those of a catalog.Failure; "" where a person asked
+	// for the omission.
+	Code catalog.Code
+	Next string
+}
+
+// Wanted reports whether somebody asked for the omission: it is then no failure.
+func (s Skip) Wanted() bool { return s.Code == "" }
+
+// MakePlan decides what to do with the claims of an inventory. Its error is a
+// catalog.Failure: a target that is not there, or a plugin that is unknown.
+// It reads no clock and no cluster.
+func MakePlan(r Request, inv catalog.Inventory) (Plan, error) {
+	known, err := plugins.All()
+	if err != nil {
+		return Plan{}, err
+	}
+	p := planner{Request: r, inv: inv, known: known}
+	if err := p.chooseClaims(); err != nil {
+		return Plan{}, err
+	}
+	plan := Plan{Request: r}
+	for _, group := range p.groups() {
+		app, skips, err := p.app(group)
+		if err != nil {
+			return Plan{}, err
+		}
+		plan.Skips = append(plan.Skips, skips...)
+		if len(app.Volumes) > 0 {
+			plan.Apps = append(plan.Apps, app)
+		}
+	}
+	slices.SortFunc(plan.Skips, func(a, b Skip) int {
+		return cmp.Or(cmp.Compare(a.Claim.Namespace, b.Claim.Namespace), cmp.Compare(a.Claim.Name, b.Claim.Name))
+	})
+	return plan, nil
+}
+
+// Volumes is the number of volumes that will be cut.
+func (p Plan) Volumes() int {
+	n := 0
+	for _, a := range p.Apps {
+		n += len(a.Volumes)
+	}
+	return n
+}
+
+// Namespaces are those that Run will write to, sorted.
+func (p Plan) Namespaces() []string {
+	var names []string
+	for _, a := range p.Apps {
+		names = append(names, a.Namespace)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Rights are what Run needs to be allowed to do.
+func (p Plan) Rights() []catalog.Right {
+	const group = "snapshot.storage.k8s.io"
+	var rights []catalog.Right
+	for _, namespace := range p.Namespaces() {
+		for _, verb := range []string{"create", "get", "list", "watch", "patch", "delete"} {
+			rights = append(rights, catalog.Right{Verb: verb, Group: group, Resource: "volumesnapshots", Namespace: namespace})
+		}
+		if p.execs(namespace) {
+			rights = append(rights,
+				catalog.Right{Verb: "get", Resource: "pods/exec", Namespace: namespace},
+				catalog.Right{Verb: "create", Resource: "pods/exec", Namespace: namespace})
+		}
+	}
+	return rights
+}
+
+func (p Plan) execs(namespace string) bool {
+	return slices.ContainsFunc(p.Apps, func(a App) bool { return a.Namespace == namespace && a.Hook != nil })
+}
