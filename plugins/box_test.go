@@ -47,6 +47,15 @@ func shells(t *testing.T, f func(t *testing.T, b *box)) {
 	}
 }
 
+// serve has the box run as a user that servers take, and its volume theirs.
+func (b *box) serve() {
+	b.t.Helper()
+	if os.Getuid() == 0 {
+		b.uid = serverUID
+		must(b.t, os.Chown(b.volume, b.uid, b.uid))
+	}
+}
+
 func newBox(t *testing.T, shell string) *box {
 	t.Helper()
 	dir := tempDir(t)

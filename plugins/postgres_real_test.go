@@ -32,12 +32,8 @@ func newPostgres(t *testing.T, b *box, password string) *postgres {
 		t.Skip("no PostgreSQL server on this machine: apt-get install postgresql")
 	}
 	p := &postgres{t: t, bin: filepath.Dir(found[len(found)-1]), data: filepath.Join(b.volume, "pgdata"), sock: tempDir(t)}
-	owner := serverUID
-	if os.Getuid() != 0 {
-		owner = os.Getuid()
-	}
-	b.uid = owner
-	must(t, os.Chown(b.volume, owner, owner))
+	b.serve()
+	owner := b.uid
 	must(t, os.Chown(p.sock, owner, owner))
 	pw := filepath.Join(p.sock, "pw")
 	must(t, os.WriteFile(pw, []byte(cmp.Or(password, "unused")+"\n"), 0o644))
