@@ -1,0 +1,90 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/util/exec"
+	"k8s.io/streaming/pkg/httpstream"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+)
+
+// Exec runs argv in a container, over a WebSocket, or over SPDY where the
+// server or a proxy before it refuses that. It returns when the command has
+// ended and all it wrote has been handed on, or when ctx is done, whose cause
+// is then the error. A non-zero exit is a *catalog.ExitError, a missing right
+// a catalog.Failure of CodeForbidden. A nil error proves nothing: a stream
+// that was cut may end with none.
+//
+// stdin, which may be nil, is sent as it comes, and the command's input stays
+// open until it ends. Exec does not wait for it: a reader that blocks still
+// when Exec returns gets one more Read, whose result is thrown away. What a
+// writer fails with is part of the error, and its stream is read on so that
+// the command is not held up; a writer that blocks holds up the command only
+// after some megabytes. None is written to after Exec has returned.
+//
+// ctx's end does not end the command: the end of its input has to.
+func (c *Cluster) Exec(ctx context.Context, ref catalog.ContainerRef, argv []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	executor, err := c.executor(ref, argv, stdin != nil)
+	if err != nil {
+		return fmt.Errorf("run command in %s: %w", ref, err)
+	}
+	out, log := newOutlet(stdout), newOutlet(stderr)
+	streams := remotecommand.StreamOptions{Stdout: out, Stderr: log}
+	var in *inlet
+	if stdin != nil {
+		in = &inlet{reader: stdin}
+		streams.Stdin = in
+	}
+	err = executor.StreamWithContext(quiet(ctx), streams)
+	if ctx.Err() != nil {
+		out.cut()
+		log.cut()
+		return fmt.Errorf("run command in %s: %w", ref, context.Cause(ctx))
+	}
+	err = errors.Join(execError(err, ref), out.finish(ctx), log.finish(ctx), in.failure())
+	if err != nil {
+		return fmt.Errorf("run command in %s: %w", ref, err)
+	}
+	return nil
+}
+
+func (c *Cluster) executor(ref catalog.ContainerRef, argv []string, stdin bool) (remotecommand.Executor, error) {
+	// Only the request's address is taken from the client; RESTClient of a
+	// typed client is never nil outside of fakes.
+	address := c.core.CoreV1().RESTClient().Post().
+		Namespace(ref.Namespace).Resource("pods").Name(ref.Pod).SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{
+			Container: ref.Container, Command: argv, Stdin: stdin, Stdout: true, Stderr: true,
+		}, scheme.ParameterCodec).URL()
+	web, err := remotecommand.NewWebSocketExecutor(c.config, "GET", address.String())
+	if err != nil {
+		return nil, err
+	}
+	spdy, err := remotecommand.NewSPDYExecutor(c.config, "POST", address)
+	if err != nil {
+		return nil, err
+	}
+	return remotecommand.NewFallbackExecutor(web, spdy, func(err error) bool {
+		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
+	})
+}
+
+// execError is err in our own types.
+func execError(err error, ref catalog.ContainerRef) error {
+	var exit exec.CodeExitError
+	if errors.As(err, &exit) {
+		return &catalog.ExitError{Code: exit.Code}
+	}
+	if apierrors.IsForbidden(err) {
+		return explain(err, "exec", catalog.Right{Verb: "create", Resource: "pods/exec", Namespace: ref.Namespace})
+	}
+	return err
+}

@@ -1,0 +1,229 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+)
+
+// Inventory lists each kind once, all at the same time. What only adds to the
+// picture may be forbidden: volumes (the driver is then read from the claim),
+// namespaces, the repositories' Secrets. A namespace in scope that does not
+// exist is a catalog.Failure of CodeNotFound.
+func (c *Cluster) Inventory(ctx context.Context, scope catalog.Scope) (catalog.Inventory, error) {
+	var (
+		v       = catalog.Inventory{}
+		claims  []corev1.PersistentVolumeClaim
+		volumes map[string]*corev1.PersistentVolume
+		g       = group{}
+	)
+	ctx, g.cancel = context.WithCancelCause(ctx)
+	defer g.cancel(nil)
+	g.run(func() (err error) { claims, err = c.listClaims(ctx, scope); return err })
+	g.run(func() (err error) { v.Pods, err = c.listPods(ctx, scope); return err })
+	g.run(func() (err error) { volumes, err = c.listVolumes(ctx); return err })
+	g.run(func() (err error) { v.Classes, err = c.listClasses(ctx); return err })
+	g.run(func() (err error) { v.Namespaces, err = c.namespaces(ctx, scope); return err })
+	g.run(func() (err error) { v.Repositories, err = c.repositories(ctx, scope.BackupNamespace); return err })
+	if err := g.wait(); err != nil {
+		return catalog.Inventory{}, err
+	}
+	for i := range claims {
+		v.Claims = append(v.Claims, claim(&claims[i], volumes))
+	}
+	seen(&v)
+	v.Sort()
+	return v, nil
+}
+
+// seen adds the namespaces of claims whose annotations may not be read.
+func seen(v *catalog.Inventory) {
+	for _, claim := range v.Claims {
+		if _, found := v.Namespaces[claim.Namespace]; !found {
+			v.Namespaces[claim.Namespace] = nil
+		}
+	}
+}
+
+// each lists a kind in every namespace of scope: in one call for all.
+func each[T any](scope catalog.Scope, right catalog.Right, list func(namespace string) ([]T, error)) ([]T, error) {
+	namespaces := scope.Namespaces
+	if scope.All {
+		namespaces = []string{metav1.NamespaceAll}
+	}
+	var all []T
+	for _, namespace := range namespaces {
+		items, err := list(namespace)
+		if err != nil {
+			right.Verb, right.Namespace = "list", namespace
+			return nil, explain(err, "list "+right.Resource, right)
+		}
+		all = append(all, items...)
+	}
+	return all, nil
+}
+
+func (c *Cluster) listClaims(ctx context.Context, scope catalog.Scope) ([]corev1.PersistentVolumeClaim, error) {
+	return each(scope, catalog.Right{Resource: "persistentvolumeclaims"}, func(namespace string) ([]corev1.PersistentVolumeClaim, error) {
+		return list(ctx, metav1.ListOptions{}, c.core.CoreV1().PersistentVolumeClaims(namespace).List,
+			func(l *corev1.PersistentVolumeClaimList) []corev1.PersistentVolumeClaim { return l.Items })
+	})
+}
+
+// listPods are the pods that have a claim among their volumes, also those that
+// have ended.
+func (c *Cluster) listPods(ctx context.Context, scope catalog.Scope) ([]catalog.Pod, error) {
+	return each(scope, catalog.Right{Resource: "pods"}, func(namespace string) ([]catalog.Pod, error) {
+		return list(ctx, metav1.ListOptions{}, c.core.CoreV1().Pods(namespace).List,
+			func(l *corev1.PodList) []catalog.Pod { return podsWithClaims(l.Items) })
+	})
+}
+
+// listVolumes are the PersistentVolumes by name; nil if they may not be listed.
+func (c *Cluster) listVolumes(ctx context.Context) (map[string]*corev1.PersistentVolume, error) {
+	items, err := list(ctx, metav1.ListOptions{}, c.core.CoreV1().PersistentVolumes().List,
+		func(l *corev1.PersistentVolumeList) []corev1.PersistentVolume { return l.Items })
+	if apierrors.IsForbidden(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list persistentvolumes: %w", err)
+	}
+	volumes := make(map[string]*corev1.PersistentVolume, len(items))
+	for i := range items {
+		volumes[items[i].Name] = &items[i]
+	}
+	return volumes, nil
+}
+
+func (c *Cluster) listClasses(ctx context.Context) ([]catalog.SnapshotClass, error) {
+	right := catalog.Right{Verb: "list", Group: snapshotGroup, Resource: "volumesnapshotclasses"}
+	items, err := list(ctx, metav1.ListOptions{}, c.snapshots.SnapshotV1().VolumeSnapshotClasses().List,
+		func(l *snapshotv1.VolumeSnapshotClassList) []snapshotv1.VolumeSnapshotClass { return l.Items })
+	if err != nil {
+		return nil, explain(err, "list snapshot classes", right)
+	}
+	var classes []catalog.SnapshotClass
+	for _, class := range items {
+		classes = append(classes, catalog.SnapshotClass{
+			Name:           class.Name,
+			Driver:         class.Driver,
+			Default:        class.Annotations["snapshot.storage.kubernetes.io/is-default-class"] == "true",
+			DeletionPolicy: string(class.DeletionPolicy),
+		})
+	}
+	return classes, nil
+}
+
+// namespaces are the annotations of the namespaces in scope. Without the right
+// to read them those that scope names are there with nil, and for all there
+// are none.
+func (c *Cluster) namespaces(ctx context.Context, scope catalog.Scope) (map[string]map[string]string, error) {
+	if scope.All {
+		return c.allNamespaces(ctx)
+	}
+	notes := map[string]map[string]string{}
+	for _, name := range scope.Namespaces {
+		var namespace *corev1.Namespace
+		err := again(ctx, func(ctx context.Context) (err error) {
+			namespace, err = c.core.CoreV1().Namespaces().Get(ctx, name, metav1.GetOptions{})
+			return err
+		})
+		switch {
+		case apierrors.IsForbidden(err):
+			notes[name] = nil
+		case apierrors.IsNotFound(err):
+			return nil, &catalog.Failure{
+				Code:    catalog.CodeNotFound,
+				Message: "namespace " + name + " does not exist",
+				State:   "nothing changed",
+				Next:    "kubectl get namespaces",
+			}
+		case err != nil:
+			return nil, fmt.Errorf("get namespace %s: %w", name, err)
+		default:
+			notes[name] = annotations(namespace)
+		}
+	}
+	return notes, nil
+}
+
+func (c *Cluster) allNamespaces(ctx context.Context) (map[string]map[string]string, error) {
+	notes := map[string]map[string]string{}
+	items, err := list(ctx, metav1.ListOptions{}, c.core.CoreV1().Namespaces().List,
+		func(l *corev1.NamespaceList) []corev1.Namespace { return l.Items })
+	if err != nil && !apierrors.IsForbidden(err) {
+		return nil, fmt.Errorf("list namespaces: %w", err)
+	}
+	for i := range items {
+		notes[items[i].Name] = annotations(&items[i])
+	}
+	return notes, nil
+}
+
+// annotations are never nil: nil says that they may not be read.
+func annotations(namespace *corev1.Namespace) map[string]string {
+	if namespace.Annotations == nil {
+		return map[string]string{}
+	}
+	return namespace.Annotations
+}
+
+// repositories are the restic repositories whose Secrets lie in namespace;
+// none if that may not be read, is not there, or namespace is "".
+func (c *Cluster) repositories(ctx context.Context, namespace string) ([]catalog.Repository, error) {
+	if namespace == "" {
+		return nil, nil
+	}
+	secrets, err := list(ctx, metav1.ListOptions{LabelSelector: catalog.LabelRepository}, c.core.CoreV1().Secrets(namespace).List,
+		func(l *corev1.SecretList) []corev1.Secret { return l.Items })
+	if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list secrets in %s: %w", namespace, err)
+	}
+	var repositories []catalog.Repository
+	for _, secret := range secrets {
+		repositories = append(repositories, catalog.Repository{
+			Name:      secret.Labels[catalog.LabelRepository],
+			Namespace: secret.Namespace,
+			Secret:    secret.Name,
+			Address:   catalog.Redact(string(secret.Data["RESTIC_REPOSITORY"])),
+			Cluster:   secret.Annotations[catalog.AnnotationCluster],
+			Keys:      slices.Sorted(maps.Keys(secret.Data)),
+		})
+	}
+	return repositories, nil
+}
+
+// group runs calls at the same time. The first that fails cancels the others.
+type group struct {
+	wg     sync.WaitGroup
+	cancel context.CancelCauseFunc
+	once   sync.Once
+	err    error
+}
+
+func (g *group) run(call func() error) {
+	g.wg.Go(func() {
+		if err := call(); err != nil {
+			g.once.Do(func() { g.err = err; g.cancel(err) })
+		}
+	})
+}
+
+// wait is the first error, once all have ended.
+func (g *group) wait() error {
+	g.wg.Wait()
+	return g.err
+}

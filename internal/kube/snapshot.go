@@ -1,0 +1,282 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+)
+
+// ours selects what we created.
+const ours = catalog.LabelManagedBy + "=" + catalog.ManagedBy
+
+// errReplaced says that another object has the name now.
+var errReplaced = errors.New("another object has that name")
+
+func snapshotRight(verb, namespace string) catalog.Right {
+	return catalog.Right{Verb: verb, Group: snapshotGroup, Resource: "volumesnapshots", Namespace: namespace}
+}
+
+// Create makes the VolumeSnapshot of s.Claim with s's labels, annotations and
+// class. One that the same run made of the same claim is taken as the answer
+// to an earlier attempt.
+func (c *Cluster) Create(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error) {
+	doing := fmt.Sprintf("create snapshot %s/%s", s.Namespace, s.Name)
+	object, err := snapshotObject(s)
+	if err != nil {
+		return s, err
+	}
+	door := c.snapshots.SnapshotV1().VolumeSnapshots(s.Namespace)
+	var made *snapshotv1.VolumeSnapshot
+	err = again(ctx, func(ctx context.Context) (err error) {
+		made, err = door.Create(ctx, object, metav1.CreateOptions{})
+		return err
+	})
+	if apierrors.IsAlreadyExists(err) {
+		made, err = c.taken(ctx, s)
+	}
+	if err != nil {
+		return s, explain(err, doing, snapshotRight("create", s.Namespace))
+	}
+	c.board(s.Namespace).put(made)
+	s.UID, s.ResourceVersion = string(made.UID), made.ResourceVersion
+	s.Created = made.CreationTimestamp.UTC()
+	return s, nil
+}
+
+func snapshotObject(s catalog.Snapshot) (*snapshotv1.VolumeSnapshot, error) {
+	notes, err := s.Annotations()
+	if err != nil {
+		return nil, err
+	}
+	object := &snapshotv1.VolumeSnapshot{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name, Labels: s.Labels(), Annotations: notes},
+		Spec:       snapshotv1.VolumeSnapshotSpec{Source: snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: &s.Claim}},
+	}
+	if s.Class != "" {
+		object.Spec.VolumeSnapshotClassName = &s.Class
+	}
+	return object, nil
+}
+
+// taken is the object that has s's name, if it is the one s asks for.
+func (c *Cluster) taken(ctx context.Context, s catalog.Snapshot) (*snapshotv1.VolumeSnapshot, error) {
+	var there *snapshotv1.VolumeSnapshot
+	err := again(ctx, func(ctx context.Context) (err error) {
+		there, err = c.snapshots.SnapshotV1().VolumeSnapshots(s.Namespace).Get(ctx, s.Name, metav1.GetOptions{})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	source := there.Spec.Source.PersistentVolumeClaimName
+	same := there.Labels[catalog.LabelManagedBy] == catalog.ManagedBy &&
+		there.Labels[catalog.LabelRun] == string(s.Run) && source != nil && *source == s.Claim
+	if !same || there.DeletionTimestamp != nil {
+		return nil, errReplaced
+	}
+	return there, nil
+}
+
+// Complete reads s's content: Driver, Handle, RestoreSize, and Cut to the
+// nanosecond. Both objects must name each other: a content that names another
+// snapshot is somebody else's data.
+func (c *Cluster) Complete(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error) {
+	doing := fmt.Sprintf("read content of snapshot %s/%s", s.Namespace, s.Name)
+	if s.Content == "" {
+		return s, fmt.Errorf("%s: it is bound to none", doing)
+	}
+	var content *snapshotv1.VolumeSnapshotContent
+	err := again(ctx, func(ctx context.Context) (err error) {
+		content, err = c.snapshots.SnapshotV1().VolumeSnapshotContents().Get(ctx, s.Content, metav1.GetOptions{})
+		return err
+	})
+	if apierrors.IsForbidden(err) {
+		return s, nil
+	}
+	if err != nil {
+		return s, fmt.Errorf("%s: %w", doing, err)
+	}
+	ref := content.Spec.VolumeSnapshotRef
+	if ref.Namespace != s.Namespace || ref.Name != s.Name || string(ref.UID) != s.UID {
+		return s, fmt.Errorf("%s: %s is bound to %s/%s with UID %s", doing, s.Content, ref.Namespace, ref.Name, ref.UID)
+	}
+	s.Driver = content.Spec.Driver
+	status := content.Status
+	if status == nil {
+		return s, nil
+	}
+	if status.SnapshotHandle != nil {
+		s.Handle = *status.SnapshotHandle
+	}
+	if status.RestoreSize != nil {
+		s.RestoreSize = *status.RestoreSize
+	}
+	if status.CreationTime != nil && *status.CreationTime > 0 {
+		s.Cut = time.Unix(0, *status.CreationTime).UTC()
+	}
+	return s, nil
+}
+
+// Label writes s's labels and annotations, and no other key: what people and
+// controllers have put there stays. It never removes one, for it may have been
+// added by hand since s was read.
+func (c *Cluster) Label(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error) {
+	doing := fmt.Sprintf("label snapshot %s/%s", s.Namespace, s.Name)
+	notes, err := s.Annotations()
+	if err != nil {
+		return s, err
+	}
+	change, err := metadataPatch(s.UID, s.Labels(), notes)
+	if err != nil {
+		return s, fmt.Errorf("%s: %w", doing, err)
+	}
+	var changed *snapshotv1.VolumeSnapshot
+	err = again(ctx, func(ctx context.Context) (err error) {
+		changed, err = c.snapshots.SnapshotV1().VolumeSnapshots(s.Namespace).Patch(ctx, s.Name, types.MergePatchType, change, metav1.PatchOptions{})
+		return err
+	})
+	if apierrors.IsConflict(err) {
+		err = errReplaced
+	}
+	if err != nil {
+		return s, explain(err, doing, snapshotRight("patch", s.Namespace))
+	}
+	c.board(s.Namespace).put(changed)
+	s.ResourceVersion = changed.ResourceVersion
+	if err := c.mirror(ctx, s); err != nil {
+		return s, fmt.Errorf("%s: mirror to its content: %w", doing, err)
+	}
+	return s, nil
+}
+
+// mirror writes s's labels onto its content, whose name holds s's UID, so that
+// it can be no other's. Without the right to, or a content, it does nothing.
+func (c *Cluster) mirror(ctx context.Context, s catalog.Snapshot) error {
+	if s.Content == "" {
+		return nil
+	}
+	change, err := metadataPatch("", s.Labels(), catalog.HandsOff())
+	if err != nil {
+		return err
+	}
+	err = again(ctx, func(ctx context.Context) error {
+		_, err := c.snapshots.SnapshotV1().VolumeSnapshotContents().Patch(ctx, s.Content, types.MergePatchType, change, metav1.PatchOptions{})
+		return err
+	})
+	if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// metadataPatch is the JSON merge patch that sets labels and annotations. The
+// server refuses it with a conflict if the object's UID is another one; ""
+// takes any.
+func metadataPatch(uid string, labels, annotations map[string]string) ([]byte, error) {
+	type metadata struct {
+		UID         string            `json:"uid,omitempty"`
+		Labels      map[string]string `json:"labels,omitempty"`
+		Annotations map[string]string `json:"annotations,omitempty"`
+	}
+	return json.Marshal(map[string]metadata{"metadata": {UID: uid, Labels: labels, Annotations: annotations}})
+}
+
+// Delete removes s. That it is gone already, or that another object has its
+// name now, is no error.
+func (c *Cluster) Delete(ctx context.Context, s catalog.Snapshot) error {
+	uid := types.UID(s.UID)
+	err := again(ctx, func(ctx context.Context) error {
+		return c.snapshots.SnapshotV1().VolumeSnapshots(s.Namespace).Delete(ctx, s.Name,
+			metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
+	})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return explain(err, fmt.Sprintf("delete snapshot %s/%s", s.Namespace, s.Name), snapshotRight("delete", s.Namespace))
+}
+
+// Snapshots are all VolumeSnapshots with our labels in scope, those with a
+// role among them, by namespace and name. Driver, Handle and a Cut finer than
+// seconds are Complete's to fill.
+func (c *Cluster) Snapshots(ctx context.Context, scope catalog.Scope) ([]catalog.Snapshot, error) {
+	right := catalog.Right{Group: snapshotGroup, Resource: "volumesnapshots"}
+	items, err := each(scope, right, func(namespace string) ([]snapshotv1.VolumeSnapshot, error) {
+		return list(ctx, metav1.ListOptions{LabelSelector: ours}, c.snapshots.SnapshotV1().VolumeSnapshots(namespace).List,
+			func(l *snapshotv1.VolumeSnapshotList) []snapshotv1.VolumeSnapshot { return l.Items })
+	})
+	if err != nil {
+		return nil, err
+	}
+	snapshots := make([]catalog.Snapshot, len(items))
+	for i := range items {
+		snapshots[i] = fromObject(&items[i])
+	}
+	sortSnapshots(snapshots)
+	return snapshots, nil
+}
+
+func sortSnapshots(snapshots []catalog.Snapshot) {
+	slices.SortFunc(snapshots, func(a, b catalog.Snapshot) int {
+		if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Name, b.Name)
+	})
+}
+
+// fromObject is v as the catalog has it.
+func fromObject(v *snapshotv1.VolumeSnapshot) catalog.Snapshot {
+	s := catalog.Snapshot{
+		Namespace:       v.Namespace,
+		Name:            v.Name,
+		UID:             string(v.UID),
+		ResourceVersion: v.ResourceVersion,
+		Created:         v.CreationTimestamp.UTC(),
+		Terminating:     v.DeletionTimestamp != nil,
+	}
+	// A record that cannot be read leaves Record nil: such a snapshot is shown
+	// and kept, never judged, and that is all that there is to do.
+	_ = s.ReadLabels(v.Labels, v.Annotations)
+	if source := v.Spec.Source.PersistentVolumeClaimName; s.Record == nil && source != nil {
+		s.Claim = *source
+	}
+	if v.Spec.VolumeSnapshotClassName != nil {
+		s.Class = *v.Spec.VolumeSnapshotClassName
+	}
+	if v.Status != nil {
+		readStatus(&s, v.Status)
+	}
+	return s
+}
+
+func readStatus(s *catalog.Snapshot, status *snapshotv1.VolumeSnapshotStatus) {
+	if status.CreationTime != nil {
+		s.Cut = status.CreationTime.UTC()
+		// A driver that gives no time of the cut says 1970 (Go's AsTime of a
+		// missing value): the request's time is the nearest that is known.
+		if s.Cut.Unix() <= 0 {
+			s.Cut = s.Created
+		}
+	}
+	s.Ready = status.ReadyToUse != nil && *status.ReadyToUse
+	if status.Error != nil && status.Error.Message != nil {
+		s.Err = *status.Error.Message
+	}
+	if status.BoundVolumeSnapshotContentName != nil {
+		s.Content = *status.BoundVolumeSnapshotContentName
+	}
+	if status.RestoreSize != nil {
+		s.RestoreSize = status.RestoreSize.Value()
+	}
+}
