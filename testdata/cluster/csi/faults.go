@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -198,17 +198,32 @@ func (f fault) failCut(s *store, id string) error {
 	if f.Errors == nil {
 		return nil
 	}
-	path := s.path("errors", id)
-	text, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	seen, err := failedCuts(s, id)
+	if err != nil || seen >= f.Errors.Count {
 		return err
 	}
-	seen, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-	if seen >= f.Errors.Count {
-		return nil
-	}
-	if err := writeAside(path, []byte(strconv.Itoa(seen+1))); err != nil {
+	if err := writeAside(failedCutsFile(s, id), []byte(strconv.Itoa(seen+1))); err != nil {
 		return err
 	}
 	return f.Errors.err()
 }
+
+func failedCuts(s *store, id string) (int, error) {
+	text, err := os.ReadFile(failedCutsFile(s, id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(string(text))
+}
+
+func forgetFailedCuts(s *store, id string) error {
+	if err := os.Remove(failedCutsFile(s, id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func failedCutsFile(s *store, id string) string { return s.path("errors", filepath.Base(id)) }

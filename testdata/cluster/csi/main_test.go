@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -117,11 +118,19 @@ func tryLock(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// clean takes the pool away. The drivers die with the tests, but a moment later.
 func clean(dir string) error {
-	if err := unmountPool(filepath.Join(dir, "pool")); err != nil {
-		return err
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		err := unmountPool(filepath.Join(dir, "pool"))
+		if err == nil {
+			return os.RemoveAll(dir)
+		}
+		if time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
-	return os.RemoveAll(dir)
 }
 
 // rig is one pool folder and the processes that serve it.
@@ -178,11 +187,16 @@ func (r *rig) start(name, killAt string, flags ...string) *node {
 			r.t.Logf("driver on %s:\n%s", name, log.String())
 		}
 	})
+	eventually(r.t, func() bool {
+		conn, err := net.Dial("unix", n.socket) // gRPC would wait a second before it tries again
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
 	conn := must(grpc.NewClient("unix://"+n.socket, grpc.WithTransportCredentials(insecure.NewCredentials())))
 	r.t.Cleanup(func() { conn.Close() })
 	n.IdentityClient, n.ControllerClient, n.NodeClient = csi.NewIdentityClient(conn), csi.NewControllerClient(conn), csi.NewNodeClient(conn)
-	_, err := n.Probe(r.ctx(), &csi.ProbeRequest{}, grpc.WaitForReady(true))
-	check(r.t, err)
 	return n
 }
 

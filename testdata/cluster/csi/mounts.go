@@ -7,7 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -116,9 +118,15 @@ func unmount(path string) error {
 	}
 }
 
-// run runs a program and puts the end of what it said into the error.
+// run runs a program and puts the end of what it said into the error. The
+// program dies with the driver: a mount that went on after a restart could meet
+// a second one of the same image.
 func run(name string, args ...string) error {
-	out, err := exec.Command(name, args...).CombinedOutput()
+	runtime.LockOSThread() // the signal comes when the thread ends, not the process
+	defer runtime.UnlockOSThread()
+	cmd := exec.Command(name, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("run %s: %w: %s", name, err, strings.TrimSpace(tail(string(out), 500)))
 	}

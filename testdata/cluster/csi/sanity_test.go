@@ -20,5 +20,7 @@ func TestSanity(t *testing.T) {
 		ginkgo.Describe(access, func() { sanity.GinkgoTest(&config) })
 	}
 	gomega.RegisterFailHandler(ginkgo.Fail)
-	ginkgo.RunSpecs(t, "CSI sanity")
+	suite, reporter := ginkgo.GinkgoConfiguration()
+	reporter.Succinct, reporter.NoColor = true, true
+	ginkgo.RunSpecs(t, "CSI sanity", suite, reporter)
 }

@@ -75,7 +75,10 @@ func (d *driver) makeSnapshot(id string, req *csi.CreateSnapshotRequest) (snapsh
 		return snapshot{}, fault{}, err
 	}
 	step("cut")
-	return s, f, d.store.snapshots.put(id, s)
+	if err := d.store.snapshots.put(id, s); err != nil {
+		return snapshot{}, fault{}, err
+	}
+	return s, f, forgetFailedCuts(d.store, id)
 }
 
 func (d *driver) repeatSnapshot(s snapshot, req *csi.CreateSnapshotRequest) (snapshot, fault, error) {
@@ -173,7 +176,10 @@ func (d *driver) removeSnapshot(id string) error {
 	if f.RefuseDelete != nil && s.ID != "" {
 		return f.RefuseDelete.err()
 	}
-	return d.store.snapshots.remove(id)
+	if err := d.store.snapshots.remove(id); err != nil {
+		return err
+	}
+	return forgetFailedCuts(d.store, id)
 }
 
 // ListSnapshots lists all snapshots in the order of their ids, or those asked
@@ -197,7 +203,7 @@ func (d *driver) ListSnapshots(_ context.Context, req *csi.ListSnapshotsRequest)
 	for i, s := range all {
 		f := entries.of(s.Claim)
 		if err := f.spoiled(s, time.Now()); err != nil && req.SnapshotId != "" {
-			return nil, err
+			return nil, fmt.Errorf("list snapshots: %w", err)
 		}
 		resp.Entries = append(resp.Entries, &csi.ListSnapshotsResponse_Entry{Snapshot: snapshotResponse(s, f)})
 		if len(resp.Entries) == int(req.MaxEntries) && i+1 < len(all) {
