@@ -98,6 +98,12 @@ func addReader(tw *tar.Writer, name string, size int64, r io.Reader) error {
 	return err
 }
 
+// digest is the SHA-256 of b in hexadecimal.
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
 // fileDigest is the SHA-256 of the file at path, in hexadecimal.
 func fileDigest(path string) (string, error) {
 	f, err := os.Open(path)

@@ -26,6 +26,13 @@ var absent = []string{
 	"sensible-utils", "ssl-cert", "usrmerge", "util-linux-extra",
 }
 
+// preferences make Debian's own packages win over those of another archive that
+// the machine may use, such as a newer PostgreSQL.
+const preferences = `Package: *
+Pin: release o=Debian
+Pin-Priority: 990
+`
+
 // debian fetches packages through an apt state of its own.
 type debian struct {
 	dir   string
@@ -57,9 +64,6 @@ func (d *debian) fetch(ctx context.Context, packages, below []string) ([]string,
 
 // download puts the packages of these names, and no others, into the archives.
 func (d *debian) download(ctx context.Context, names []string) ([]string, error) {
-	if err := d.setUp(ctx); err != nil {
-		return nil, err
-	}
 	// An absent package counts as installed, and must be seen as the one it is.
 	if _, err := d.apt(ctx, append([]string{"download", "-q", "-o", "Dir::State::status=/dev/null"}, names...)...); err != nil {
 		return nil, err
@@ -101,12 +105,13 @@ func (d *debian) setUp(ctx context.Context) error {
 			return err
 		}
 	}
-	host, err := exec.CommandContext(ctx, "apt-config", "dump", "--no-empty", "Acquire").Output()
+	host, err := output(exec.CommandContext(ctx, "apt-config", "dump", "--no-empty", "Acquire"))
 	if err != nil {
-		return fmt.Errorf("read apt configuration: %w", commandError(err))
+		return err
 	}
 	err = errors.Join(
 		os.WriteFile(d.configFile(), []byte(d.config(string(host))), 0o644),
+		os.WriteFile(filepath.Join(d.dir, "preferences"), []byte(preferences), 0o644),
 		os.WriteFile(filepath.Join(d.dir, "status"), []byte(status()), 0o644),
 	)
 	if err != nil {
@@ -137,7 +142,7 @@ APT::Sandbox::User "root";
 Dir::Cache "%[1]s";
 Dir::Etc::main "/dev/null";
 Dir::Etc::parts "/dev/null";
-Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferences "%[1]s/preferences";
 Dir::Etc::preferencesparts "/dev/null";
 Dir::Log "%[1]s/log";
 Dir::State "%[1]s";
@@ -159,11 +164,7 @@ func (d *debian) apt(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, "apt-get", args...)
 	cmd.Dir = filepath.Join(d.dir, "archives")
 	cmd.Env = append(os.Environ(), "APT_CONFIG="+d.configFile(), "TMPDIR="+filepath.Join(d.dir, "tmp"), "LC_ALL=C")
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("run apt-get %s: %w", args[0], commandError(err))
-	}
-	return out, nil
+	return output(cmd)
 }
 
 // read hands over the files of a package as a tar.
@@ -186,40 +187,35 @@ func (d *debian) read(ctx context.Context, deb string, use func(*tar.Reader) err
 	return nil
 }
 
-// close removes the apt state.
-func (d *debian) close() error { return os.RemoveAll(d.dir) }
-
-// unpacked gives the files of packages in directories, for what is computed
-// from them.
-type unpacked struct{ debian *debian }
-
-// dir is a directory with the files of the package of this name.
-func (u unpacked) dir(ctx context.Context, name string) (string, error) {
-	debs, err := u.debian.download(ctx, []string{name})
+// unpack returns a directory with the files of one package.
+func (d *debian) unpack(ctx context.Context, name string) (string, error) {
+	if err := d.setUp(ctx); err != nil {
+		return "", err
+	}
+	debs, err := d.download(ctx, []string{name})
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(u.debian.dir, "unpacked", name)
-	if err := run(exec.CommandContext(ctx, "dpkg-deb", "--extract", debs[0], dir)); err != nil {
-		return "", err
-	}
-	return dir, nil
+	dir := filepath.Join(d.dir, "unpacked", name)
+	return dir, run(exec.CommandContext(ctx, "dpkg-deb", "--extract", debs[0], dir))
 }
 
-// run runs cmd, whose standard error becomes part of the error.
+// run runs cmd.
 func run(cmd *exec.Cmd) error {
-	_, err := cmd.Output()
-	if err != nil {
-		return fmt.Errorf("run %s: %w", filepath.Base(cmd.Path), commandError(err))
-	}
-	return nil
+	_, err := output(cmd)
+	return err
 }
 
-// commandError adds what a command wrote to standard error.
-func commandError(err error) error {
+// output runs cmd and returns what it wrote; what it wrote to standard error
+// becomes part of the error.
+func output(cmd *exec.Cmd) ([]byte, error) {
+	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && len(exit.Stderr) > 0 {
-		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(exit.Stderr))
+		err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(exit.Stderr))
 	}
-	return err
+	if err != nil {
+		return nil, fmt.Errorf("run %s: %w", filepath.Base(cmd.Path), err)
+	}
+	return out, nil
 }

@@ -13,15 +13,13 @@ package images
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // Options are what Build needs of its caller.
@@ -41,35 +39,45 @@ type Image struct {
 // that the cache holds is not built again; its entry is named by everything
 // that makes it: recipe, scripts, programs. It is not named by the versions of
 // the Debian packages, so an entry keeps those of the day it was built.
-func Build(ctx context.Context, o Options) ([]Image, error) {
+func Build(ctx context.Context, o Options) (_ []Image, err error) {
 	if o.Log == nil {
 		o.Log = io.Discard
 	}
-	recipes, err := recipes(o.Restic)
+	restic, err := os.ReadFile(o.Restic)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read restic: %w", err)
 	}
-	s := store{dir: filepath.Join(o.Cache, "images"), log: o.Log}
-	unlock, err := s.lock()
+	work := filepath.Join(o.Cache, "images", "work")
+	finished := store{dir: filepath.Dir(work), tmp: work, log: o.Log}
+	unlock, err := finished.lock(ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("lock image cache: %w", err)
 	}
-	defer unlock()
-	b := builder{store: s, debian: &debian{dir: filepath.Join(s.dir, "apt")}}
-	built, err := b.images(ctx, recipes)
-	return built, errors.Join(err, b.debian.close())
+	defer func() { err = errors.Join(err, unlock()) }()
+	if err := os.RemoveAll(work); err != nil { // what a killed Build left
+		return nil, fmt.Errorf("clear image cache: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	layers := store{dir: filepath.Join(work, "layers"), tmp: work, log: o.Log}
+	if err := os.MkdirAll(layers.dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make image cache: %w", err)
+	}
+	b := builder{finished: finished, layers: layers, debian: &debian{dir: filepath.Join(work, "apt")}}
+	return b.images(ctx, []recipe{postgres(), mariadb(), resticTools(restic), busybox(), pause()})
 }
 
-// builder turns recipes into entries of its store.
+// builder turns recipes into images. The layers are kept until the last image
+// is finished: two may share one.
 type builder struct {
-	store  store
-	debian *debian
+	finished store
+	layers   store
+	debian   *debian
 }
 
 func (b builder) images(ctx context.Context, recipes []recipe) ([]Image, error) {
 	var built []Image
 	for _, r := range recipes {
-		tar, err := b.store.entry(r.name, r.key(), func(w io.Writer) error { return b.image(ctx, r, w) })
+		tar, err := b.finished.entry(r.name, r.key(), func(w io.Writer) error { return b.image(ctx, r, w) })
 		if err != nil {
 			return nil, fmt.Errorf("build image %s: %w", r.ref, err)
 		}
@@ -79,37 +87,51 @@ func (b builder) images(ctx context.Context, recipes []recipe) ([]Image, error) 
 }
 
 func (b builder) image(ctx context.Context, r recipe, w io.Writer) error {
-	var layers []string
+	var paths []string
 	for _, l := range r.layers {
-		path, err := b.store.entry(l.name, l.key(), func(w io.Writer) error { return l.write(ctx, b.debian, w) })
+		path, err := b.layers.entry(l.name, l.key(), func(w io.Writer) error { return l.write(ctx, b.debian, w) })
 		if err != nil {
 			return fmt.Errorf("build layer %s: %w", l.name, err)
 		}
-		layers = append(layers, path)
+		paths = append(paths, path)
 	}
-	return writeArchive(w, r.ref, r.config, layers)
+	return writeArchive(w, r.ref, r.config, paths)
 }
 
 // store is a directory of finished files, named by what they were made from.
 type store struct {
 	dir string
+	tmp string // for unfinished ones, on the same file system
 	log io.Writer
 }
 
+// lockInterval is how often a Build looks whether another one has ended.
+const lockInterval = 200 * time.Millisecond
+
 // lock keeps a second Build out until the first has ended: the second then
 // finds everything built.
-func (s store) lock() (unlock func(), err error) {
+func (s store) lock(ctx context.Context) (unlock func() error, err error) {
 	if err := os.MkdirAll(s.dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make image cache: %w", err)
+		return nil, err
 	}
 	f, err := os.Create(filepath.Join(s.dir, "lock"))
 	if err != nil {
-		return nil, fmt.Errorf("lock image cache: %w", err)
+		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		return nil, errors.Join(fmt.Errorf("lock image cache: %w", err), f.Close())
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return f.Close, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, errors.Join(err, f.Close())
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(ctx.Err(), f.Close())
+		case <-time.After(lockInterval):
+		}
 	}
-	return func() { f.Close() }, nil
 }
 
 // entry returns the path of the file for key, and has it written if it is not
@@ -120,7 +142,7 @@ func (s store) entry(name, key string, write func(io.Writer) error) (_ string, e
 		return path, nil
 	}
 	fmt.Fprintf(s.log, "building %s\n", name)
-	f, err := os.CreateTemp(s.dir, ".building-*")
+	f, err := os.CreateTemp(s.tmp, name+"-*")
 	if err != nil {
 		return "", err
 	}
@@ -133,19 +155,4 @@ func (s store) entry(name, key string, write func(io.Writer) error) (_ string, e
 		return "", err
 	}
 	return path, os.Rename(f.Name(), path)
-}
-
-// key is a name for v's content: the SHA-256 of its JSON, in hexadecimal.
-func key(v any) string {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // every v is made of strings and numbers
-	}
-	return digest(b)
-}
-
-// digest is the SHA-256 of b in hexadecimal.
-func digest(b []byte) string {
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
 }

@@ -2,6 +2,7 @@ package images
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,43 +19,44 @@ var epoch = time.Unix(0, 0)
 // file is one entry that a layer has beside those of its packages. A name that
 // ends in "/" is a directory, one with a link is a symbolic link.
 type file struct {
-	Name    string
-	Mode    int64
-	UID     int // of owner and group
-	Link    string
-	Content []byte `json:"-"`
+	name    string
+	mode    int64
+	id      int // of owner and group
+	link    string
+	content []byte
 }
 
 // layer is one file-system layer: files of its own, and what is in its packages.
 type layer struct {
 	name     string
-	Source   string   // digest of the code that builds
-	Packages []string // Debian packages, with what they depend on
-	Below    []string // packages of the layer below, which this one leaves out
-	Drop     []string // patterns as of path.Match for names to leave out, with all below them
-	Files    []file
-	made     func(context.Context, unpacked) ([]file, error) // files that are computed from the packages
+	packages []string // Debian packages; what they depend on comes with them
+	below    []string // packages of the layer below, which this one leaves out
+	drop     []string // patterns as of path.Match for names to leave out, with all below them
+	files    []file
+	made     func(context.Context, *debian) ([]file, error) // files that are computed
 }
 
+// key changes with everything that makes the layer: the code of this package,
+// and the files that come from elsewhere.
 func (l layer) key() string {
-	keys := []string{key(l)}
-	for _, f := range l.Files {
-		keys = append(keys, digest(f.Content))
+	parts := []string{code(), l.name}
+	for _, f := range l.files {
+		parts = append(parts, digest(f.content))
 	}
-	return key(keys)
+	return digest([]byte(strings.Join(parts, "\n")))
 }
 
 // write writes the layer as a tar. Its own files come first, and win over those
 // of a package.
 func (l layer) write(ctx context.Context, d *debian, w io.Writer) error {
-	debs, err := d.fetch(ctx, l.Packages, l.Below)
+	debs, err := d.fetch(ctx, l.packages, l.below)
 	if err != nil {
 		return err
 	}
-	lw := newLayerWriter(w, l.Drop)
-	files := l.Files
+	lw := newLayerWriter(w, l.drop)
+	files := l.files
 	if l.made != nil {
-		made, err := l.made(ctx, unpacked{debian: d})
+		made, err := l.made(ctx, d)
 		if err != nil {
 			return err
 		}
@@ -88,16 +90,16 @@ func newLayerWriter(w io.Writer, drop []string) *layerWriter {
 
 // file adds f, which must not be there yet.
 func (w *layerWriter) file(f file) error {
-	h := &tar.Header{Name: f.Name, Mode: f.Mode, Uid: f.UID, Gid: f.UID, ModTime: epoch, Typeflag: tar.TypeReg}
+	h := &tar.Header{Name: f.name, Mode: f.mode, Uid: f.id, Gid: f.id, ModTime: epoch, Typeflag: tar.TypeReg}
 	switch {
-	case strings.HasSuffix(f.Name, "/"):
+	case strings.HasSuffix(f.name, "/"):
 		h.Typeflag = tar.TypeDir
-	case f.Link != "":
-		h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, f.Link, 0o777
+	case f.link != "":
+		h.Typeflag, h.Linkname, h.Mode = tar.TypeSymlink, f.link, 0o777
 	default:
-		h.Size = int64(len(f.Content))
+		h.Size = int64(len(f.content))
 	}
-	return w.add(h, strings.NewReader(string(f.Content)))
+	return w.add(h, bytes.NewReader(f.content))
 }
 
 // copy adds every entry of another tar that is neither dropped nor there already.
@@ -153,7 +155,7 @@ func (w *layerWriter) parents(name string) error {
 	if w.seen[dir] {
 		return nil
 	}
-	return w.add(&tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: 0o755, ModTime: epoch}, strings.NewReader(""))
+	return w.add(&tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: 0o755, ModTime: epoch}, bytes.NewReader(nil))
 }
 
 func (w *layerWriter) drops(name string) bool {

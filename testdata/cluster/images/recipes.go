@@ -2,159 +2,92 @@ package images
 
 import (
 	"bytes"
-	"context"
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"io/fs"
 	"slices"
 	"strings"
+	"sync"
 )
 
-//go:embed archive.go debian.go images.go layer.go recipes.go
-var code embed.FS
+//go:embed archive.go debian.go images.go layer.go made.go recipes.go pause/main.go
+var program embed.FS
 
-//go:embed scripts/postgres.sh
-var postgresScript []byte
+//go:embed scripts/*.sh
+var scripts embed.FS
 
-//go:embed scripts/mariadb.sh
-var mariadbScript []byte
+// code is a digest of the code of this package. Everything built is named by
+// it, so that there is no version to forget when a recipe changes.
+var code = sync.OnceValue(func() string {
+	var all bytes.Buffer
+	err := fs.WalkDir(program, ".", func(name string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() {
+			all.Write(embedded(program, name))
+		}
+		return err
+	})
+	if err != nil {
+		panic(err) // nothing of it is on disk
+	}
+	return digest(all.Bytes())
+})
 
-//go:embed pause/main.go
-var pauseSource []byte
+func embedded(files embed.FS, name string) []byte {
+	b, err := files.ReadFile(name)
+	if err != nil {
+		panic(err) // nothing of it is on disk
+	}
+	return b
+}
 
 // recipe is all that makes one image.
 type recipe struct {
 	name   string // of its cache entry
 	ref    string
-	layers []layer
+	layers []layer // the lowest first
 	config config
 }
 
+// key changes with everything that makes the image.
 func (r recipe) key() string {
-	keys := []string{r.ref, key(r.config)}
+	var keys []string
 	for _, l := range r.layers {
 		keys = append(keys, l.key())
 	}
-	return key(keys)
+	return digest([]byte(r.name + "\n" + strings.Join(keys, "\n")))
 }
 
-const entrypoint = "usr/local/bin/docker-entrypoint.sh"
+const (
+	entrypoint = "usr/local/bin/docker-entrypoint.sh"
+	initScript = "docker-entrypoint-initdb.d/"
+	searchPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-func recipes(restic string) ([]recipe, error) {
-	resticBinary, err := os.ReadFile(restic)
-	if err != nil {
-		return nil, fmt.Errorf("read restic: %w", err)
-	}
-	all := []recipe{postgres(), mariadb(), resticImage(resticBinary), busybox(), pause()}
-	source := source()
-	for _, r := range all {
-		for i := range r.layers {
-			r.layers[i].Source = source
-		}
-	}
-	return all, nil
-}
-
-// source is a digest of the code that builds: a layer is built anew when it
-// changes, and there is no version to forget.
-func source() string {
-	h := sha256.New()
-	entries, err := code.ReadDir(".")
-	if err != nil {
-		panic(err) // embedded
-	}
-	for _, e := range entries {
-		b, err := code.ReadFile(e.Name())
-		if err != nil {
-			panic(err) // embedded
-		}
-		h.Write(b)
-	}
-	return hex.EncodeToString(h.Sum(nil))
-}
-
-// prose is what no container reads.
-var prose = []string{
-	"usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian", "usr/share/bug",
-	"usr/share/doc-base", "usr/lib/*/gconv", "usr/share/bash-completion", "usr/lib/systemd", "usr/lib/udev",
-	"etc/init.d", "etc/cron.*", "etc/apparmor.d", "etc/logrotate.d",
-}
-
-var basePackages = []string{
-	"base-files", "base-passwd", "bash", "coreutils", "dash", "debianutils", "diffutils", "findutils", "grep", "gzip",
-	"hostname", "libc-bin", "mawk", "sed", "tar", "tzdata", "util-linux", "xz-utils", "zstd",
-}
-
-// base is the layer that the database images share.
-func base() layer {
-	return layer{
-		name:     "base",
-		Packages: basePackages,
-		Drop:     prose,
-		Files: []file{
-			{Name: "bin", Link: "usr/bin"},
-			{Name: "sbin", Link: "usr/sbin"},
-			{Name: "lib", Link: "usr/lib"},
-			{Name: "lib64", Link: "usr/lib64"},
-			{Name: "usr/bin/sh", Link: "dash"},
-			{Name: "usr/bin/awk", Link: "mawk"},
-			{Name: "tmp/", Mode: 0o1777},
-			{Name: "var/tmp/", Mode: 0o1777},
-			{Name: "var/run", Link: "/run"},
-			{Name: "var/lock", Link: "/run/lock"},
-			{Name: "run/lock/", Mode: 0o1777},
-			{Name: "etc/nsswitch.conf", Mode: 0o644, Content: []byte("passwd: files\ngroup: files\nhosts: files dns\n")},
-		},
-	}
-}
-
-// users are the files that name root, nobody and one more user with its group.
-func users(name string, id int, home string) []file {
-	passwd, group := "root:x:0:0:root:/root:/bin/bash\n", "root:x:0:\n"
-	if name != "" {
-		passwd += fmt.Sprintf("%s:x:%d:%d::%s:/bin/bash\n", name, id, id, home)
-		group += fmt.Sprintf("%s:x:%d:\n", name, id)
-	}
-	return []file{
-		{Name: "etc/passwd", Mode: 0o644, Content: []byte(passwd + "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n")},
-		{Name: "etc/group", Mode: 0o644, Content: []byte(group + "nogroup:x:65534:\n")},
-	}
-}
+	databaseID = 999 // uid and gid of the server, as in the official images
+)
 
 func postgres() recipe {
-	const uid = 999
 	return recipe{
 		name: "postgres-15",
 		ref:  "docker.io/library/postgres:15",
-		layers: []layer{
-			base(),
-			{
-				name:     "postgres-packages",
-				Packages: []string{"libnss-wrapper", "postgresql-15"},
-				Below:    basePackages,
-				Drop: append(slices.Clone(prose), "usr/lib/postgresql/*/lib/bitcode", "usr/lib/postgresql/*/lib/llvmjit*",
-					"usr/share/postgresql/*/man"),
-				made: englishLocale,
-			},
-			{
-				name: "postgres-files",
-				Files: append(users("postgres", uid, "/var/lib/postgresql"),
-					file{Name: entrypoint, Mode: 0o755, Content: postgresScript},
-					file{Name: "docker-entrypoint-initdb.d/", Mode: 0o755},
-					file{Name: "run/postgresql/", Mode: 0o3777, UID: uid},
-					file{Name: "var/lib/postgresql/", Mode: 0o1777, UID: uid},
-					file{Name: "var/lib/postgresql/data/", Mode: 0o1777, UID: uid},
-				),
-			},
-		},
+		layers: []layer{base(), {
+			name:     "postgres-packages",
+			packages: []string{"libnss-wrapper", "postgresql-15"},
+			below:    basePackages,
+			drop: append(slices.Clone(unread),
+				"usr/lib/postgresql/*/lib/bitcode", "usr/lib/postgresql/*/lib/llvmjit*", "usr/share/postgresql/*/man"),
+			made: englishLocale,
+		}, {
+			name: "postgres-files",
+			files: append(users("/bin/bash", "postgres", "/var/lib/postgresql"),
+				file{name: entrypoint, mode: 0o755, content: embedded(scripts, "scripts/postgres.sh")},
+				file{name: initScript, mode: 0o755},
+				file{name: "run/postgresql/", mode: 0o3777, id: databaseID},
+				file{name: "var/lib/postgresql/", mode: 0o1777, id: databaseID},
+				file{name: "var/lib/postgresql/data/", mode: 0o1777, id: databaseID},
+			),
+		}},
 		config: config{
-			Env:          []string{defaultPath + ":/usr/lib/postgresql/15/bin", "LANG=en_US.utf8", "PG_MAJOR=15", "PGDATA=/var/lib/postgresql/data"},
+			Env:          []string{searchPath + ":/usr/lib/postgresql/15/bin", "LANG=en_US.utf8", "PG_MAJOR=15", "PGDATA=/var/lib/postgresql/data"},
 			Entrypoint:   []string{"docker-entrypoint.sh"},
 			Cmd:          []string{"postgres"},
 			ExposedPorts: map[string]struct{}{"5432/tcp": {}},
@@ -179,33 +112,28 @@ skip-name-resolve
 `
 
 func mariadb() recipe {
-	const uid = 999
 	return recipe{
 		name: "mariadb-10.11",
 		ref:  "docker.io/library/mariadb:10.11",
-		layers: []layer{
-			base(),
-			{
-				name:     "mariadb-packages",
-				Packages: []string{"mariadb-client", "mariadb-server-core"},
-				Below:    basePackages,
-				Drop:     prose,
-			},
-			{
-				name: "mariadb-files",
-				Files: append(users("mysql", uid, "/var/lib/mysql"),
-					file{Name: entrypoint, Mode: 0o755, Content: mariadbScript},
-					file{Name: "docker-entrypoint-initdb.d/", Mode: 0o755},
-					file{Name: "etc/mysql/my.cnf", Mode: 0o644, Content: []byte(myCnf)},
-					file{Name: "etc/mysql/conf.d/", Mode: 0o755},
-					file{Name: "etc/mysql/mariadb.conf.d/", Mode: 0o755},
-					file{Name: "run/mysqld/", Mode: 0o1777, UID: uid},
-					file{Name: "var/lib/mysql/", Mode: 0o1777, UID: uid},
-				),
-			},
-		},
+		layers: []layer{base(), {
+			name:     "mariadb-packages",
+			packages: []string{"mariadb-client", "mariadb-server-core"},
+			below:    basePackages,
+			drop:     unread,
+		}, {
+			name: "mariadb-files",
+			files: append(users("/bin/bash", "mysql", "/var/lib/mysql"),
+				file{name: entrypoint, mode: 0o755, content: embedded(scripts, "scripts/mariadb.sh")},
+				file{name: initScript, mode: 0o755},
+				file{name: "etc/mysql/my.cnf", mode: 0o644, content: []byte(myCnf)},
+				file{name: "etc/mysql/conf.d/", mode: 0o755},
+				file{name: "etc/mysql/mariadb.conf.d/", mode: 0o755},
+				file{name: "run/mysqld/", mode: 0o1777, id: databaseID},
+				file{name: "var/lib/mysql/", mode: 0o1777, id: databaseID},
+			),
+		}},
 		config: config{
-			Env:          []string{defaultPath, "LANG=C.UTF-8"},
+			Env:          []string{searchPath, "LANG=C.UTF-8"},
 			Entrypoint:   []string{"docker-entrypoint.sh"},
 			Cmd:          []string{"mariadbd"},
 			ExposedPorts: map[string]struct{}{"3306/tcp": {}},
@@ -214,19 +142,16 @@ func mariadb() recipe {
 	}
 }
 
-func busyboxLayer() layer {
-	return layer{
-		name:     "busybox",
-		Packages: []string{"busybox-static"},
-		Drop:     append(slices.Clone(prose), "etc/*", "usr/share/initramfs-tools"),
-		Files: append(users("", 0, ""),
-			file{Name: "bin", Link: "usr/bin"},
-			file{Name: "sbin", Link: "usr/sbin"},
-			file{Name: "root/", Mode: 0o700},
-			file{Name: "tmp/", Mode: 0o1777},
-			file{Name: "var/tmp/", Mode: 0o1777},
-		),
-		made: applets,
+func resticTools(binary []byte) recipe {
+	return recipe{
+		name: "restic-0.19.1",
+		ref:  "docker.io/restic/restic:0.19.1",
+		layers: []layer{tools(), {
+			name:  "restic-files",
+			files: []file{{name: "usr/bin/restic", mode: 0o755, content: binary}},
+			made:  certificates,
+		}},
+		config: config{Env: []string{searchPath}, Entrypoint: []string{"/usr/bin/restic"}},
 	}
 }
 
@@ -234,24 +159,8 @@ func busybox() recipe {
 	return recipe{
 		name:   "busybox-1.36",
 		ref:    "docker.io/library/busybox:1.36",
-		layers: []layer{busyboxLayer()},
-		config: config{Env: []string{defaultPath}, Cmd: []string{"sh"}},
-	}
-}
-
-func resticImage(binary []byte) recipe {
-	return recipe{
-		name: "restic-0.19.1",
-		ref:  "docker.io/restic/restic:0.19.1",
-		layers: []layer{
-			busyboxLayer(),
-			{
-				name:  "restic-files",
-				Files: []file{{Name: "usr/bin/restic", Mode: 0o755, Content: binary}},
-				made:  certificates,
-			},
-		},
-		config: config{Env: []string{defaultPath}, Entrypoint: []string{"/usr/bin/restic"}},
+		layers: []layer{tools()},
+		config: config{Env: []string{searchPath}, Cmd: []string{"sh"}},
 	}
 }
 
@@ -259,99 +168,77 @@ func pause() recipe {
 	return recipe{
 		name:   "pause-3.10",
 		ref:    "registry.k8s.io/pause:3.10",
-		layers: []layer{{name: "pause", Below: []string{string(pauseSource)}, made: pauseBinary}},
-		config: config{Env: []string{defaultPath}, User: "65535:65535", Entrypoint: []string{"/pause"}},
+		layers: []layer{{name: "pause", made: pauseBinary}},
+		config: config{Env: []string{searchPath}, User: "65535:65535", Entrypoint: []string{"/pause"}},
 	}
 }
 
-// englishLocale is the locale of the official image, in which its databases are.
-func englishLocale(ctx context.Context, u unpacked) ([]file, error) {
-	dir, err := u.dir(ctx, "locales")
-	if err != nil {
-		return nil, err
-	}
-	out := filepath.Join(dir, "en_US.utf8")
-	cmd := exec.CommandContext(ctx, "localedef", "--no-archive", "-c", "-i", "en_US", "-f", "UTF-8", out)
-	cmd.Env = append(os.Environ(), "I18NPATH="+filepath.Join(dir, "usr/share/i18n"))
-	if err := run(cmd); err != nil {
-		return nil, err
-	}
-	return tree(out, "usr/lib/locale/en_US.utf8")
+// unread is what packages have and no container reads.
+var unread = []string{
+	"usr/share/bash-completion", "usr/share/bug", "usr/share/doc", "usr/share/doc-base", "usr/share/info",
+	"usr/share/lintian", "usr/share/locale", "usr/share/man", "usr/lib/*/gconv", "usr/lib/systemd", "usr/lib/udev",
+	"etc/apparmor.d", "etc/cron.*", "etc/init.d", "etc/logrotate.d",
 }
 
-// applets are the links that make busybox a shell and its tools.
-func applets(ctx context.Context, u unpacked) ([]file, error) {
-	dir, err := u.dir(ctx, "busybox-static")
-	if err != nil {
-		return nil, err
+var basePackages = []string{
+	"base-files", "base-passwd", "bash", "coreutils", "dash", "debianutils", "diffutils", "findutils", "gosu", "grep",
+	"gzip", "hostname", "libc-bin", "mawk", "sed", "tar", "tzdata", "util-linux", "xz-utils", "zstd",
+}
+
+// base is the layer that the database images share.
+func base() layer {
+	return layer{
+		name:     "base",
+		packages: basePackages,
+		drop:     unread,
+		files: append(links(merged),
+			file{name: "usr/bin/sh", link: "dash"},
+			file{name: "usr/bin/awk", link: "mawk"},
+			file{name: "tmp/", mode: 0o1777},
+			file{name: "var/tmp/", mode: 0o1777},
+			file{name: "var/run", link: "/run"},
+			file{name: "run/lock/", mode: 0o1777},
+			file{name: "var/lock", link: "/run/lock"},
+			file{name: "etc/nsswitch.conf", mode: 0o644, content: []byte("passwd: files\ngroup: files\nhosts: files dns\n")},
+		),
 	}
-	list, err := exec.CommandContext(ctx, filepath.Join(dir, "bin/busybox"), "--list-full").Output()
-	if err != nil {
-		return nil, fmt.Errorf("list applets: %w", commandError(err))
+}
+
+// tools is a layer with a static shell and its tools.
+func tools() layer {
+	return layer{
+		name:     "busybox",
+		packages: []string{"busybox-static"},
+		drop:     append(slices.Clone(unread), "etc/*", "usr/share/initramfs-tools"),
+		files: append(append(links([]string{"bin", "sbin"}), users("/bin/sh", "", "")...),
+			file{name: "root/", mode: 0o700},
+			file{name: "tmp/", mode: 0o1777},
+			file{name: "var/tmp/", mode: 0o1777},
+		),
+		made: applets,
 	}
+}
+
+// links are the links of these names into /usr.
+func links(names []string) []file {
 	var files []file
-	for name := range strings.FieldsSeq(string(list)) {
-		if name = canonical(name); filepath.Base(name) != "busybox" {
-			files = append(files, file{Name: name, Link: "/bin/busybox"})
-		}
-	}
-	return files, nil
-}
-
-// certificates is the bundle of certificates that Go programs read.
-func certificates(ctx context.Context, u unpacked) ([]file, error) {
-	dir, err := u.dir(ctx, "ca-certificates")
-	if err != nil {
-		return nil, err
-	}
-	names, err := filepath.Glob(filepath.Join(dir, "usr/share/ca-certificates/mozilla/*.crt"))
-	if err != nil {
-		return nil, err
-	}
-	var bundle bytes.Buffer
 	for _, n := range names {
-		b, err := os.ReadFile(n)
-		if err != nil {
-			return nil, err
-		}
-		bundle.Write(b)
+		files = append(files, file{name: n, link: "usr/" + n})
 	}
-	return []file{{Name: "etc/ssl/certs/ca-certificates.crt", Mode: 0o644, Content: bundle.Bytes()}}, nil
+	return files
 }
 
-func pauseBinary(ctx context.Context, u unpacked) ([]file, error) {
-	dir, err := os.MkdirTemp("", "pause-")
-	if err != nil {
-		return nil, err
+// users are the files that name root, nobody and, unless it is empty, the
+// database's user with its group.
+func users(shell, name, home string) []file {
+	passwd := "root:x:0:0:root:/root:" + shell + "\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+	group := "root:x:0:\nnogroup:x:65534:\n"
+	if name != "" {
+		passwd += fmt.Sprintf("%s:x:%d:%[2]d::%s:%s\n", name, databaseID, home, shell)
+		group += fmt.Sprintf("%s:x:%d:\n", name, databaseID)
 	}
-	defer os.RemoveAll(dir)
-	if err := os.WriteFile(filepath.Join(dir, "main.go"), pauseSource, 0o644); err != nil {
-		return nil, err
+	return []file{
+		{name: "etc/passwd", mode: 0o644, content: []byte(passwd)},
+		{name: "etc/group", mode: 0o644, content: []byte(group)},
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", "pause", "main.go")
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=")
-	if err := run(cmd); err != nil {
-		return nil, err
-	}
-	binary, err := os.ReadFile(filepath.Join(dir, "pause"))
-	return []file{{Name: "pause", Mode: 0o755, Content: binary}}, err
-}
-
-// tree is the files below a directory, renamed to be below name.
-func tree(dir, name string) ([]file, error) {
-	var files []file
-	err := filepath.WalkDir(dir, func(p string, e os.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return err
-		}
-		rel, err := filepath.Rel(dir, p)
-		if err != nil {
-			return err
-		}
-		b, err := os.ReadFile(p)
-		files = append(files, file{Name: filepath.Join(name, rel), Mode: 0o644, Content: b})
-		return err
-	})
-	return files, err
 }

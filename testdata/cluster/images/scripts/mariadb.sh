@@ -42,8 +42,7 @@ prepare() {
 	mkdir -p "$datadir" "${socket%/*}"
 	if [ "$(id -u)" = 0 ]; then
 		find "$datadir" "${socket%/*}" \! -user mysql -exec chown mysql: '{}' +
-		export HOME=/var/lib/mysql
-		exec setpriv --reuid=mysql --regid=mysql --init-groups -- "$0" "$@"
+		exec gosu mysql "$0" "$@"
 	fi
 	if [ ! -d "$datadir/mysql" ]; then
 		initialize "$@"

@@ -12,7 +12,7 @@ main() {
 		settings
 		directories
 		if [ "$(id -u)" = 0 ]; then
-			HOME=/var/lib/postgresql exec setpriv --reuid=postgres --regid=postgres --init-groups -- "$0" "$@"
+			exec gosu postgres "$0" "$@"
 		fi
 		if [ -s "$PGDATA/PG_VERSION" ]; then
 			printf '\nPostgreSQL Database directory appears to contain a database; Skipping initialization\n\n'
