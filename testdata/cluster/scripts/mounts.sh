@@ -1,0 +1,44 @@
+# Give node $1 of cluster $2 a mount namespace of its own, held at $3, with the
+# folders in $4 at the places where Kubernetes expects them: several nodes can
+# then run on one machine, and all that was mounted goes with the namespace.
+node=$1 id=$2 pin=$3 data=$4
+
+# A namespace can only be held on a mount that does not propagate.
+dir=$(dirname "$pin")
+mkdir -p "$dir"
+while mountpoint -q "$pin"; do umount "$pin"; done
+mountpoint -q "$dir" || mount --bind "$dir" "$dir"
+mount --make-private "$dir"
+: >"$pin"
+
+mkdir -p "$data/kubelet" "$data/pods" "$data/containers" "$data/sysctl" \
+	/var/lib/kubelet /var/lib/cni /var/log/pods /var/log/containers /run/containerd
+
+# The kubelet sets these for the whole machine unless they have these values.
+printf '1\n' >"$data/sysctl/vm.overcommit_memory"
+printf '0\n' >"$data/sysctl/vm.panic_on_oom"
+printf '10\n' >"$data/sysctl/kernel.panic"
+printf '1\n' >"$data/sysctl/kernel.panic_on_oops"
+printf '1000000\n' >"$data/sysctl/kernel.keys.root_maxkeys"
+printf '25000000\n' >"$data/sysctl/kernel.keys.root_maxbytes"
+
+# shellcheck disable=SC2016 # expanded inside
+unshare --mount="$pin" --propagation slave sh -euc '
+	data=$1
+	mount --bind "$data/kubelet" /var/lib/kubelet
+	mount --make-shared /var/lib/kubelet # for the mounts of CSI to reach pods
+	mount --bind "$data/pods" /var/log/pods
+	mount --bind "$data/containers" /var/log/containers
+	mount -t tmpfs tmpfs /var/lib/cni
+	mount -t tmpfs tmpfs /run/containerd
+	for file in "$data"/sysctl/*; do
+		mount --bind "$file" "/proc/sys/$(basename "$file" | tr . /)"
+	done
+' sh "$data"
+
+# The roots below which the kubelet makes the cgroups of its pods.
+for root in /sys/fs/cgroup /sys/fs/cgroup/*; do
+	if mountpoint -q "$root" && [ "$(stat -f -c %T "$root")" != tmpfs ]; then
+		mkdir -p "$root/backsnap-$id/node-$node"
+	fi
+done

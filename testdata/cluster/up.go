@@ -1,0 +1,283 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/backsnap/kubectl-backsnap/testdata/cluster/images"
+)
+
+// up brings the cluster from whatever state it is in to a usable one.
+func (c *cluster) up(ctx context.Context, nodes int) (err error) {
+	if os.Geteuid() != 0 {
+		return errors.New("start the cluster: it needs root, for namespaces and mounts")
+	}
+	unlock, err := c.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if err := c.reshape(nodes); err != nil {
+		return err
+	}
+	if err := c.progress.step(func() (string, error) { return installPackages(ctx, c.cache) }); err != nil {
+		return err
+	}
+	built, err := c.buildAll(ctx)
+	if err != nil {
+		return err
+	}
+	started, err := c.startAll(ctx)
+	if err != nil {
+		return err
+	}
+	changed, err := c.furnish(ctx, built)
+	if err != nil {
+		return err
+	}
+	if err := c.check(ctx, started || changed); err != nil {
+		return err
+	}
+	if !started && !changed {
+		c.progress.say("already up: %s", c.state)
+		return nil
+	}
+	c.progress.say("up: %s", c.state)
+	return nil
+}
+
+// reshape settles how many nodes there are: a cluster can grow, not shrink.
+func (c *cluster) reshape(nodes int) error {
+	if nodes == 0 {
+		nodes = max(1, c.nodes)
+	}
+	if nodes > maxNodes {
+		return fmt.Errorf("make %d nodes: there are addresses for %d", nodes, maxNodes)
+	}
+	if nodes < c.nodes {
+		return fmt.Errorf("make %d nodes of %d: wipe the cluster first", nodes, c.nodes)
+	}
+	if nodes == c.nodes {
+		return nil
+	}
+	c.nodes = nodes
+	return writeJSON(c.path("cluster.json"), shape{Nodes: nodes})
+}
+
+// buildAll builds what is not in the cache: the images, which wait for Debian's
+// mirror, beside the programs, which wait for the processor.
+func (c *cluster) buildAll(ctx context.Context) ([]images.Image, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var built []images.Image
+	pictures := make(chan error, 1)
+	for i, m := range modules {
+		err := c.progress.step(func() (string, error) {
+			out, done, err := c.build(ctx, m)
+			if err != nil {
+				return "", err
+			}
+			return done, c.publish(m, out)
+		})
+		if err != nil {
+			if i > 0 {
+				cancel(err)
+				err = errors.Join(err, <-pictures)
+			}
+			return nil, err
+		}
+		if i == 0 {
+			go func() {
+				var err error
+				if built, err = c.buildImages(ctx); err != nil {
+					cancel(err)
+				}
+				pictures <- err
+			}()
+		}
+	}
+	return built, <-pictures
+}
+
+func (c *cluster) buildImages(ctx context.Context) ([]images.Image, error) {
+	restic, err := os.Readlink(c.path("parts", "restic"))
+	if err != nil {
+		return nil, err
+	}
+	built, err := images.Build(ctx, images.Options{Cache: c.cache, Restic: restic, Log: lines{c.progress}})
+	if err != nil {
+		return nil, fmt.Errorf("build images: %w", err)
+	}
+	return built, nil
+}
+
+// lines hands each line written to it to the progress.
+type lines struct{ to *progress }
+
+func (l lines) Write(text []byte) (int, error) {
+	for line := range strings.Lines(string(text)) {
+		l.to.say("%s", strings.TrimSpace(line))
+	}
+	return len(text), nil
+}
+
+var _ io.Writer = lines{}
+
+// startAll makes the nodes and starts every part that does not run.
+func (c *cluster) startAll(ctx context.Context) (started bool, err error) {
+	if !c.intact() {
+		// Parts that live in namespaces of which one is lost serve nobody.
+		if err := c.stop(ctx); err != nil {
+			return false, err
+		}
+	}
+	for _, dir := range []string{"s3", "rest", "etcd", "pool", "run", "log"} {
+		if err := os.MkdirAll(c.path(dir), 0o700); err != nil {
+			return false, err
+		}
+	}
+	steps := []func() (string, error){
+		c.issue,
+		func() (string, error) { return c.connect(ctx) },
+		func() (string, error) { return c.mount(ctx) },
+		func() (string, error) { return c.startParts(ctx, "the control plane", c.foundation()) },
+		func() (string, error) { return c.startParts(ctx, "all parts", c.others()) },
+	}
+	for _, step := range steps {
+		err := c.progress.step(func() (string, error) {
+			done, err := step()
+			started = started || done != ""
+			return done, err
+		})
+		if err != nil {
+			return started, err
+		}
+	}
+	return started, nil
+}
+
+// intact tells whether all namespaces of this boot are there, or none at all.
+func (c *cluster) intact() bool {
+	var there, lost int
+	for node := 1; node <= c.nodes; node++ {
+		for what, path := range map[string]string{"network": c.netns(node), "mounts": c.mountns(node)} {
+			switch {
+			case c.made(what, node) && isNamespace(path):
+				there++
+			case c.made(what, node) || isNamespace(path) || node == 1:
+				lost++
+			}
+		}
+	}
+	return lost == 0 || there == 0
+}
+
+// startParts starts those of parts that do not run, in order, and waits until
+// each is ready.
+func (c *cluster) startParts(ctx context.Context, what string, parts []part) (done string, err error) {
+	var names []string
+	for _, p := range parts {
+		started, err := c.start(ctx, p)
+		if err != nil {
+			return "", err
+		}
+		if started {
+			names = append(names, p.name)
+		}
+	}
+	for _, p := range parts {
+		if err := c.await(ctx, p, time.Minute); err != nil {
+			return "", err
+		}
+	}
+	switch len(names) {
+	case 0:
+		return "", nil
+	case len(parts):
+		return "started " + what, nil
+	}
+	return "started " + strings.Join(names, ", "), nil
+}
+
+// furnish gives the running cluster its objects and images.
+func (c *cluster) furnish(ctx context.Context, built []images.Image) (changed bool, err error) {
+	steps := []func() (string, error){
+		func() (string, error) { return c.applyAll(ctx) },
+		func() (string, error) { return c.loadAll(ctx, built) },
+	}
+	for _, step := range steps {
+		err := c.progress.step(func() (string, error) {
+			done, err := step()
+			changed = changed || done != ""
+			return done, err
+		})
+		if err != nil {
+			return changed, err
+		}
+	}
+	return changed, nil
+}
+
+// loadAll imports the images that a node has not had yet.
+func (c *cluster) loadAll(ctx context.Context, built []images.Image) (done string, err error) {
+	for node := 1; node <= c.nodes; node++ {
+		stamp := c.path(nodeName(node), "images.json")
+		var had []string
+		if err := readJSON(stamp, &had); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", err
+		}
+		for _, image := range built {
+			if slices.Contains(had, image.Tar) {
+				continue
+			}
+			if err := c.importImage(ctx, node, image.Tar); err != nil {
+				return "", err
+			}
+			had = append(had, image.Tar)
+			if err := writeJSON(stamp, had); err != nil {
+				return "", err
+			}
+			done = "loaded images"
+		}
+	}
+	return done, nil
+}
+
+func (c *cluster) importImage(ctx context.Context, node int, tar string) error {
+	if err := c.ctr(ctx, node, "images", "import", tar); err != nil {
+		return fmt.Errorf("load %s on %s: %w", tar, nodeName(node), err)
+	}
+	return nil
+}
+
+// load imports the image on every node of the running cluster.
+func (c *cluster) load(ctx context.Context, tar string) (err error) {
+	if tar, err = resolve(tar); err != nil {
+		return err
+	}
+	if _, err := os.Stat(tar); err != nil {
+		return err
+	}
+	if _, alive, err := c.running("containerd-1"); err != nil || !alive {
+		return errors.Join(fmt.Errorf("load %s: no cluster runs at %s", tar, c.state), err)
+	}
+	for node := 1; node <= c.nodes; node++ {
+		if err := c.importImage(ctx, node, tar); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func hashOf(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
+}
