@@ -69,7 +69,7 @@ type board struct {
 	retire  *time.Timer        // ends the watch; nil while somebody waits
 	synced  bool               // the watch has begun with all that there is
 	err     error              // why there is no watch any more
-	version string              // resourceVersion up to which the watch has told
+	version string             // resourceVersion up to which the watch has told
 	seen    map[string]catalog.Snapshot
 	own     map[string]catalog.Snapshot // written by us later than version
 	changed chan struct{}               // closed and replaced at each change
