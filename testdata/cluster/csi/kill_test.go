@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
-	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 )
 
 func TestKilledCreateVolumeIsRepeated(t *testing.T) {
@@ -60,6 +60,11 @@ func TestKilledCreateSnapshotTellsTheCutThatWasMade(t *testing.T) {
 	const clockTick = 10 * time.Millisecond
 	if cut := s.CreationTime.AsTime(); cut.Before(begin.Add(-clockTick)) || cut.After(end) {
 		t.Errorf("the cut was made from %v to %v and tells %v", begin, end, cut)
+	}
+	listed, err := n.ListSnapshots(r.ctx(), &csi.ListSnapshotsRequest{SnapshotId: s.SnapshotId})
+	check(t, err)
+	if len(listed.Entries) != 1 || !proto.Equal(listed.Entries[0].Snapshot, s) {
+		t.Errorf("told %v and listed %v", s, listed.Entries)
 	}
 	c := r.volume(n, cloneRequest("clone", s.SnapshotId, 0, asFiles))
 	if got, want := names(t, r.use(n, c.VolumeId, asFiles, false)), []string{"lost+found"}; !slices.Equal(got, want) {
@@ -166,48 +171,4 @@ func names(t *testing.T, dir string) []string {
 		names = append(names, e.Name())
 	}
 	return names
-}
-
-func TestPoolIsPutUpAndAwayAgain(t *testing.T) {
-	dir := t.TempDir()
-	file, at := filepath.Join(dir, "files", "pool.img"), filepath.Join(dir, "pool")
-	check(t, os.MkdirAll(filepath.Dir(file), 0o700))
-	check(t, os.WriteFile(file+".new", []byte("half a file system"), 0o600)) // as a killed call leaves it
-	t.Cleanup(func() { unmountPool(at) })
-	for range 2 {
-		check(t, mountPool(file, "1G", at))
-	}
-	s, err := openStore(at, "a.csi.test")
-	check(t, err)
-	check(t, createSubvolume(s.volumes.subvolume("v")))
-	check(t, os.WriteFile(s.volumes.image("v"), make([]byte, 16<<20), 0o600))
-	check(t, run("mkfs.ext4", "-q", "-F", s.volumes.image("v")))
-	for name, autoclear := range map[string]bool{"mounted": true, "attached": false} {
-		device, err := attachLoop(s.volumes.image("v"), autoclear)
-		check(t, err)
-		point := filepath.Join(dir, name)
-		check(t, os.Mkdir(point, 0o700))
-		if autoclear {
-			check(t, run("mount", device.Name(), point))
-			check(t, bind(point, point, true))
-		}
-		check(t, device.Close())
-	}
-	for range 2 {
-		check(t, unmountPool(at))
-	}
-	left := append(must(loopsOn(at)), must(loopsOn(file))...)
-	var fsInfo unix.Statfs_t
-	check(t, unix.Statfs(at, &fsInfo))
-	if len(left) > 0 || fsInfo.Type == unix.BTRFS_SUPER_MAGIC {
-		t.Errorf("after unmount loops %v and file system %x are left", left, fsInfo.Type)
-	}
-	if _, err := openStore(at, "a.csi.test"); err == nil {
-		t.Error("a folder without a pool is taken for one")
-	}
-	check(t, mountPool(file, "1G", at))
-	if got := names(t, s.volumes.subvolume("v")); !slices.Equal(got, []string{"image"}) {
-		t.Errorf("mounted again the volume holds %v", got)
-	}
-	check(t, unmountPool(at))
 }

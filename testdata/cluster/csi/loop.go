@@ -10,10 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attachLoop gives the file a loop device with direct I/O where the file can.
-// With autoclear the device goes when its last user does, and the returned
-// file is its first user: a driver killed before the mount leaves nothing.
-func attachLoop(file string, autoclear bool) (*os.File, error) {
+// maxOwner is the longest owner that a loop device can remember.
+const maxOwner = 63
+
+// attachLoop gives the file a loop device, with direct I/O where the file can,
+// that remembers its owner. With autoclear the device goes when its last user
+// does, and the returned file is its first user: a driver killed before the
+// mount leaves nothing.
+func attachLoop(file, owner string, autoclear bool) (*os.File, error) {
 	backing, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("attach loop: %w", err)
@@ -21,6 +25,7 @@ func attachLoop(file string, autoclear bool) (*os.File, error) {
 	defer backing.Close()
 	config := unix.LoopConfig{Fd: uint32(backing.Fd())}
 	config.Info.Flags = unix.LO_FLAGS_DIRECT_IO
+	copy(config.Info.File_name[:maxOwner], owner)
 	if autoclear {
 		config.Info.Flags |= unix.LO_FLAGS_AUTOCLEAR
 	}
@@ -57,6 +62,23 @@ func freeLoop() (*os.File, error) {
 		return nil, fmt.Errorf("make %s: %w", path, err)
 	}
 	return os.OpenFile(path, os.O_RDWR, 0)
+}
+
+// ownerOf tells who attached the device; "" if it is free by now.
+func ownerOf(device string) (string, error) {
+	f, err := os.Open(device)
+	if err != nil {
+		return "", fmt.Errorf("read owner: %w", err)
+	}
+	defer f.Close()
+	status, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+	if errors.Is(err, unix.ENXIO) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("read owner of %s: %w", device, err)
+	}
+	return unix.ByteSliceToString(status.File_name[:]), nil
 }
 
 // detachLoop frees the device if it still is that of file, at once or when its

@@ -79,6 +79,9 @@ func parse(args []string) (options, error) {
 			return options{}, fmt.Errorf("give --%s", name)
 		}
 	}
+	if len(o.node) > maxOwner {
+		return options{}, fmt.Errorf("--node-id must not be longer than %d bytes", maxOwner)
+	}
 	return o, nil
 }
 

@@ -136,6 +136,7 @@ func clean(dir string) error {
 // rig is one pool folder and the processes that serve it.
 type rig struct {
 	t      *testing.T
+	apart  bool // each node has a mount namespace of its own
 	driver string
 	dir    string
 	faults string
@@ -175,6 +176,9 @@ func (r *rig) start(name, killAt string, flags ...string) *node {
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Env = append(os.Environ(), roleEnv+"=driver", killEnv+"="+killAt)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if r.apart {
+		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
+	}
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	os.Remove(n.socket)
@@ -205,6 +209,9 @@ func (r *rig) ctx() context.Context {
 	r.t.Cleanup(cancel)
 	return ctx
 }
+
+// inside is where the test sees what is at path in the node's own namespace.
+func (n *node) inside(path string) string { return fmt.Sprintf("/proc/%d/root%s", n.pid, path) }
 
 // kill ends the process with SIGKILL and waits for its end.
 func (n *node) kill() {

@@ -86,22 +86,11 @@ func (d *driver) stage(req *csi.NodeStageVolumeRequest) error {
 		return err
 	}
 	image := d.store.volumes.image(req.VolumeId)
-	devices, mounts, err := usesOf(image)
-	if err != nil {
+	staged, err := d.findStaged(image, point)
+	if err != nil || staged {
 		return err
 	}
-	if at(mounts, point) != nil {
-		return nil
-	}
-	if len(mounts) > 0 {
-		return failf(codes.FailedPrecondition, "it is in use at %s", mounts[0].point)
-	}
-	for _, device := range devices { // left by a killed call
-		if err := detachLoop(device, image); err != nil {
-			return err
-		}
-	}
-	device, err := attachLoop(image, !block)
+	device, err := attachLoop(image, d.node, !block)
 	if err != nil {
 		return err
 	}
@@ -115,6 +104,40 @@ func (d *driver) stage(req *csi.NodeStageVolumeRequest) error {
 		args = append(args, "-o", strings.Join(flags, ","))
 	}
 	return run("mount", append(args, device.Name(), point)...)
+}
+
+// findStaged tells whether the image is in use at point. If it is not, nobody
+// uses it: any other use is an error, and what a killed call left is removed.
+func (d *driver) findStaged(image, point string) (bool, error) {
+	devices, mounts, err := usesOf(image)
+	if err != nil {
+		return false, err
+	}
+	for _, device := range devices {
+		owner, err := ownerOf(device)
+		if err != nil {
+			return false, err
+		}
+		if owner != "" && owner != d.node {
+			return false, failf(codes.FailedPrecondition, "it is in use on node %s", owner)
+		}
+	}
+	if at(mounts, point) != nil {
+		return true, nil
+	}
+	if len(mounts) > 0 {
+		return false, failf(codes.FailedPrecondition, "it is in use at %s", mounts[0].point)
+	}
+	for _, device := range devices {
+		if err := detachLoop(device, image); err != nil {
+			return false, err
+		}
+	}
+	// A device that a pod's mount namespace still holds goes when that does.
+	if devices, err = loopsOn(image); err == nil && len(devices) > 0 {
+		err = failf(codes.FailedPrecondition, "it is in use by %v", devices)
+	}
+	return false, err
 }
 
 // usesOf lists the loop devices of the image and where they are mounted.
@@ -180,7 +203,11 @@ func (d *driver) unstage(req *csi.NodeUnstageVolumeRequest) error {
 		return err
 	}
 	for _, device := range devices {
-		if err := detachLoop(device, image); err != nil {
+		owner, err := ownerOf(device)
+		if err == nil && owner == d.node {
+			err = detachLoop(device, image)
+		}
+		if err != nil {
 			return err
 		}
 	}

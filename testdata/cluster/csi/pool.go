@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,7 +58,7 @@ func mountPool(file, size, dir string) error {
 	if err := makePool(file, size); err != nil {
 		return fmt.Errorf("make pool: %w", err)
 	}
-	device, err := attachLoop(file, true)
+	device, err := poolDevice(file)
 	if err != nil {
 		return fmt.Errorf("mount pool: %w", err)
 	}
@@ -65,6 +66,34 @@ func mountPool(file, size, dir string) error {
 	// Images are disks: overwritten in place between cuts, checked by what is
 	// on them.
 	return run("mount", "-t", "btrfs", "-o", "noatime,nodatacow", device.Name(), dir)
+}
+
+// poolDevice is the loop device of the pool, held open. It is the same one for
+// the mounts of all nodes: btrfs refuses the same file system on two devices.
+func poolDevice(file string) (*os.File, error) {
+	file, err := filepath.EvalSymlinks(file)
+	if err != nil {
+		return nil, err
+	}
+	if file, err = filepath.Abs(file); err != nil {
+		return nil, err
+	}
+	devices, err := loopsOn(file)
+	if err != nil {
+		return nil, err
+	}
+	for _, device := range devices {
+		f, err := os.OpenFile(device, os.O_RDWR, 0)
+		if err != nil {
+			return nil, err
+		}
+		// Held open it cannot go any more; it may have gone just before.
+		if backing, err := backingFile(filepath.Base(device)); err == nil && backing == file {
+			return f, nil
+		}
+		f.Close()
+	}
+	return attachLoop(file, "pool", true)
 }
 
 func makePool(file, size string) error {
@@ -108,26 +137,37 @@ func unmountPool(dir string) error {
 	return nil
 }
 
-// releaseVolumes unmounts and detaches every volume of the pool at dir.
+// releaseVolumes unmounts every volume of the pool at dir and detaches the
+// volumes of all nodes. One that another node still uses goes when its last
+// user does.
 func releaseVolumes(dir string) error {
-	devices, mounts, err := usesOf(dir)
+	_, mounts, err := usesOf(dir)
 	if err != nil {
 		return err
 	}
-	for i := len(mounts) - 1; i >= 0; i-- {
-		if err := unmount(mounts[i].point); err != nil {
+	for _, m := range slices.Backward(mounts) {
+		if err := detachAll(m.point); err != nil { // the kubelet puts loop devices on raw volumes
+			return err
+		}
+		if err := unmount(m.point); err != nil {
 			return err
 		}
 	}
+	return detachAll(dir)
+}
+
+// detachAll frees the loop devices whose file is path or lies below it.
+func detachAll(path string) error {
+	devices, err := loopsOn(path)
+	if err != nil {
+		return err
+	}
 	for _, device := range devices {
 		backing, err := backingFile(filepath.Base(device))
+		if err == nil && backing != "" {
+			err = detachLoop(device, backing)
+		}
 		if err != nil {
-			return err
-		}
-		if backing == "" {
-			continue // gone with its mount
-		}
-		if err := detachLoop(device, backing); err != nil {
 			return err
 		}
 	}

@@ -147,6 +147,43 @@ func TestNodesShareThePoolButNotAVolumeInUse(t *testing.T) {
 	}
 }
 
+func TestNodesWithMountsOfTheirOwnShareThePool(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		as   []*csi.VolumeCapability
+		file string
+	}{{"ext4", asFiles, "file"}, {"raw device", asBlock, ""}} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t)
+			r.apart = true
+			a, b := r.start("a", ""), r.start("b", "")
+			v := r.volume(a, volumeRequest("data", 16<<20, test.as))
+			onA := filepath.Join(a.inside(r.use(a, v.VolumeId, test.as, false)), test.file)
+			write(t, onA, "text", true)
+			stage := &csi.NodeStageVolumeRequest{VolumeId: v.VolumeId, StagingTargetPath: r.path("stage-" + v.VolumeId), VolumeCapability: test.as[0]}
+			_, err := b.NodeStageVolume(r.ctx(), stage)
+			wantCode(t, err, codes.FailedPrecondition)
+			_, err = b.NodeUnstageVolume(r.ctx(), &csi.NodeUnstageVolumeRequest{VolumeId: v.VolumeId, StagingTargetPath: stage.StagingTargetPath})
+			check(t, err)
+			_, err = b.DeleteVolume(r.ctx(), &csi.DeleteVolumeRequest{VolumeId: v.VolumeId})
+			wantCode(t, err, codes.FailedPrecondition)
+			write(t, onA, "more", true)
+			s := r.snapshot(b, "s", v.VolumeId)
+			c := r.volume(b, cloneRequest("clone", s.SnapshotId, 0, test.as))
+			if got := read(t, filepath.Join(b.inside(r.use(b, c.VolumeId, test.as, false)), test.file)); got != "more" {
+				t.Errorf("the clone on the other node holds %q", got)
+			}
+			r.release(a, v.VolumeId)
+			if got := read(t, filepath.Join(b.inside(r.use(b, v.VolumeId, test.as, false)), test.file)); got != "more" {
+				t.Errorf("moved to the other node the volume holds %q", got)
+			}
+			r.release(b, v.VolumeId)
+			r.release(b, c.VolumeId)
+			r.wantEmpty(b, []string{v.VolumeId, c.VolumeId}, s.SnapshotId)
+		})
+	}
+}
+
 func TestTopology(t *testing.T) {
 	r := newRig(t)
 	n := r.start("own", "")
