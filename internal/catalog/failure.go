@@ -3,6 +3,7 @@ package catalog
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Code is a stable name of a kind of failure, `BS012`: what a person looks up
@@ -64,4 +65,18 @@ func CodeOf(err error) Code {
 		return f.Code
 	}
 	return ""
+}
+
+// Has reports whether a Failure of that code is anywhere in err's tree.
+func Has(err error, code Code) bool {
+	if f, ok := err.(*Failure); ok && f.Code == code {
+		return true
+	}
+	switch e := err.(type) {
+	case interface{ Unwrap() error }:
+		return Has(e.Unwrap(), code)
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(e.Unwrap(), func(err error) bool { return Has(err, code) })
+	}
+	return false
 }

@@ -77,11 +77,9 @@ func Ours(role Role, run Run) map[string]string {
 // we create because it is not in their repository. The map is the caller's.
 func HandsOff() map[string]string {
 	return map[string]string{
-		"argocd.argoproj.io/sync-options":       "Prune=false",
-		"argocd.argoproj.io/compare-options":    "IgnoreExtraneous",
-		"kustomize.toolkit.fluxcd.io/prune":     "disabled",
-		"kustomize.toolkit.fluxcd.io/ssa":       "Ignore",
-		"kustomize.toolkit.fluxcd.io/reconcile": "disabled",
+		"argocd.argoproj.io/sync-options":    "Prune=false",
+		"argocd.argoproj.io/compare-options": "IgnoreExtraneous",
+		"kustomize.toolkit.fluxcd.io/prune":  "disabled",
 	}
 }
 

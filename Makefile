@@ -1,0 +1,72 @@
+# `make help` lists the targets. `make test` is what CI runs.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.0.0-dev)
+TOOL     = go tool -modfile=testdata/tools/go.mod
+# ./... skips testdata, so its packages are named.
+PACKAGES = ./... ./testdata/cluster/... ./testdata/e2e/...
+# The nested modules that hold code of ours.
+NESTED   = testdata/cluster/csi testdata/cluster/kubernetes
+# Each kind of use has a cluster of its own.
+DEMO_STATE = .cluster
+TEST_STATE = .cluster-test
+CLUSTER    = go run ./testdata/cluster
+ENTER      = env=$$($(CLUSTER) env --state $(1)) && eval "$$env" && export PATH="$(CURDIR)/bin:$$PATH"
+
+.DEFAULT_GOAL := build
+.PHONY: help build check test e2e faults cluster cluster-down demo bench golden dist clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build bin/kubectl-backsnap
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/kubectl-backsnap ./cmd/kubectl-backsnap
+
+check: build ## Format, vet, staticcheck, unit tests with -race, tidy, generated files: a minute or two
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "not gofmt-ed: $$unformatted"; exit 1; }
+	go vet $(PACKAGES)
+	$(TOOL) staticcheck $(PACKAGES)
+	for m in $(NESTED); do (cd $$m && go vet ./...); done
+	shellcheck -s sh $$(git ls-files 'plugins/**.sh' 'testdata/**.sh' 'internal/**.sh')
+	shellcheck .ci/run
+	$(TOOL) validate-krew-manifest -skip-install -manifest krew/backsnap.yaml
+	go test -race ./... ./testdata/cluster/...
+	go mod tidy -diff
+
+test: check ## check, then each behaviour once on the real cluster: 45 minutes at most
+	$(MAKE) e2e
+
+e2e: build ## The tests that need the real cluster
+	cd testdata/cluster/csi && go test -count=1 ./...
+	$(CLUSTER) up --state $(TEST_STATE)
+	$(call ENTER,$(TEST_STATE)) && go test -count=1 -timeout 40m ./testdata/e2e/...
+	$(CLUSTER) down --state $(TEST_STATE)
+
+faults: build ## The enumerations: kill tables and seeds, as long as they take
+	$(CLUSTER) up --state $(TEST_STATE)
+	$(call ENTER,$(TEST_STATE)) && BACKSNAP_FAULTS=all go test -count=1 -timeout 12h -v ./testdata/e2e/faults/...
+	$(CLUSTER) down --state $(TEST_STATE)
+
+cluster: ## Build and start a real Kubernetes on this machine; `go run ./testdata/cluster env` tells how to use it
+	$(CLUSTER) up --state $(DEMO_STATE)
+
+cluster-down: ## Stop what `make cluster` started
+	$(CLUSTER) down --state $(DEMO_STATE)
+
+demo: build cluster ## Snapshot a PostgreSQL and a MariaDB on that cluster, copy them to S3, list them
+	$(call ENTER,$(DEMO_STATE)) && testdata/demo/demo.sh
+
+bench: build ## Measure us against the same work by hand
+	$(CLUSTER) up --state $(TEST_STATE)
+	$(call ENTER,$(TEST_STATE)) && go test -count=1 -timeout 1h -v -run '^$$' -bench . -benchtime 1x ./testdata/e2e/bench/...
+
+golden: ## Rewrite goldens and scripts; read the diff before you commit
+	UPDATE=1 go test ./...
+
+dist: ## Release archives, as goreleaser makes them (needs goreleaser)
+	goreleaser release --snapshot --clean
+
+clean: ## Remove what was built; clusters stay
+	rm -rf bin dist

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/backsnap/kubectl-backsnap/internal/cli"
+	"github.com/backsnap/kubectl-backsnap/internal/lock"
+)
+
+// lockRun takes a slot of this machine, then the namespaces in the cluster.
+func lockRun(ctx context.Context, c cli.Cluster, l cli.Lock) (context.Context, func() error, error) {
+	cluster, ok := c.(interface{ Core() kubernetes.Interface })
+	if !ok {
+		return nil, nil, fmt.Errorf("lock namespaces: %T has no client", c)
+	}
+	leave, err := takeSlot(ctx, l)
+	if err != nil {
+		return nil, nil, err
+	}
+	held, release, err := lock.Namespaces(ctx, cluster.Core(), l.Namespaces, l.Run, lock.Options{Timeout: l.Timeout})
+	if err != nil {
+		return nil, nil, errors.Join(err, leave())
+	}
+	return held, func() error { return errors.Join(release(), leave()) }, nil
+}
+
+func takeSlot(ctx context.Context, l cli.Lock) (func() error, error) {
+	dir := l.Dir
+	if dir == "" && l.Slots > 0 {
+		var err error
+		if dir, err = lock.Dir(); err != nil {
+			return nil, err
+		}
+	}
+	return lock.Slot(ctx, dir, l.Slots, l.Timeout, l.Run)
+}

@@ -1,0 +1,60 @@
+// Command kubectl-backsnap backs up the databases and volumes of a Kubernetes
+// cluster; it is used as `kubectl backsnap`.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+	_ "time/tzdata" // period keys are days of a named zone: they must not depend on the machine
+
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	_ "k8s.io/client-go/plugin/pkg/client/auth" // the logins that a kubeconfig may name
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/cli"
+	"github.com/backsnap/kubectl-backsnap/internal/kube"
+)
+
+// version is set by the linker.
+var version = "v0.0.0-dev"
+
+func main() {
+	ctx, stop := interruptible(context.Background())
+	defer stop()
+	env := &cli.Env{
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		Now: time.Now, Getenv: os.Getenv, Random: rand.Reader, Version: version,
+		Connect: connect, Lock: lockRun,
+	}
+	os.Exit(cli.Main(ctx, env, os.Args[1:]))
+}
+
+// interruptible is a context that ^C or SIGTERM ends: there is still time to
+// clean up. A second one ends the process at once.
+func interruptible(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		s := <-signals
+		fmt.Fprintf(os.Stderr, "\n%v: cleaning up; once more ends at once\n", s)
+		cancel(&catalog.Failure{Code: catalog.CodeInterrupted, Message: "interrupted", Cause: errors.New(s.String())})
+		<-signals
+		os.Exit(130)
+	}()
+	return ctx, func() { signal.Stop(signals); cancel(nil) }
+}
+
+func connect(getter genericclioptions.RESTClientGetter) (cli.Cluster, error) {
+	config, err := getter.ToRESTConfig()
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	return kube.Connect(config, version)
+}

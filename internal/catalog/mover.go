@@ -1,0 +1,47 @@
+package catalog
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+)
+
+// ErrGone says that an object is not there any more, or that another has its
+// name now.
+var ErrGone = errors.New("it is gone")
+
+// AnnotationSource stands on a mover's Job and says what it copies: who finds
+// the Job later, when the run that made it is over, can write down its result.
+const AnnotationSource = "backsnap.sh/source"
+
+// Source is what a mover copies, and into which repository.
+type Source struct {
+	Namespace  string `json:"namespace"`
+	Claim      string `json:"claim"`
+	Snapshot   string `json:"snapshot"` // name of the VolumeSnapshot
+	UID        string `json:"uid"`      // of the VolumeSnapshot
+	Repository string `json:"repository"`
+}
+
+// ReadSource reads a source; the zero value without an error for "", as on
+// the Jobs that copy nothing.
+func ReadSource(text string) (Source, error) {
+	if text == "" {
+		return Source{}, nil
+	}
+	var s Source
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return s, fmt.Errorf("read source: %w", err)
+	}
+	return s, nil
+}
+
+// StorageClass is what matters of a StorageClass to those who make volumes.
+type StorageClass struct {
+	Name string
+	// WaitsForConsumer: a volume is made where the first pod that mounts it
+	// is scheduled.
+	WaitsForConsumer bool
+	// Retains: a volume outlives its claim.
+	Retains bool
+}

@@ -1,0 +1,55 @@
+// Package cli turns flags into requests and plans and results into text, one
+// file a command. It composes verbs (snapshot, then copy) and decides
+// nothing: what is done is the verbs' business.
+//
+// What was asked for goes to standard output; progress, warnings and errors
+// go to standard error. Exit codes are decided in exit.go alone.
+package cli
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/offsite"
+	"github.com/backsnap/kubectl-backsnap/internal/snapshot"
+)
+
+// Cluster is what the commands need of a cluster: the sum of what the verbs do.
+type Cluster interface {
+	snapshot.Cluster
+	offsite.Cluster
+	// Snapshots are all that carry our labels in scope, by namespace and name.
+	Snapshots(ctx context.Context, scope catalog.Scope) ([]catalog.Snapshot, error)
+	// Version is the server's, `v1.36.3`.
+	Version(ctx context.Context) (string, error)
+}
+
+// Env is the world a command runs in: its only seams.
+type Env struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Now      func() time.Time
+	Getenv   func(string) string
+	Random   io.Reader // of run ids
+	// Connect makes the cluster that flags and kubeconfig name.
+	Connect func(genericclioptions.RESTClientGetter) (Cluster, error)
+	// Lock holds the namespaces for a run, and a slot of this machine where
+	// slots are asked for. The context it returns ends, with the reason as its
+	// cause, when they are lost; release gives them back.
+	Lock func(ctx context.Context, c Cluster, l Lock) (held context.Context, release func() error, err error)
+	// Version is this program's, `v0.1.0`.
+	Version string
+}
+
+// Lock is what a run needs for itself.
+type Lock struct {
+	Run        catalog.Run
+	Namespaces []string
+	Slots      int // at most so many runs on this machine; 0: any number
+	Dir        string
+	Timeout    time.Duration // to wait for a busy one
+}

@@ -1,0 +1,114 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+)
+
+// The exit codes. They are API.
+const (
+	exitOK           = 0
+	exitFailed       = 1
+	exitUsage        = 2
+	exitPartial      = 3
+	exitPrecondition = 4
+	exitRefused      = 5
+	exitTimeout      = 6
+	exitNoRepository = 10
+	exitLocked       = 11
+	exitPassword     = 12
+	exitInterrupted  = 130
+)
+
+// exits is the exit code of each kind of failure; what is not in it is
+// exitFailed.
+var exits = map[catalog.Code]int{
+	catalog.CodeUsage:        exitUsage,
+	catalog.CodeNoAPI:        exitPrecondition,
+	catalog.CodeNoPlugin:     exitPrecondition,
+	catalog.CodeNoClass:      exitPrecondition,
+	catalog.CodeUnsupported:  exitPrecondition,
+	catalog.CodeForbidden:    exitPrecondition,
+	catalog.CodePodSecurity:  exitPrecondition,
+	catalog.CodeNoSecret:     exitPrecondition,
+	catalog.CodeNotReady:     exitTimeout,
+	catalog.CodeBusy:         exitTimeout,
+	catalog.CodeNoRepository: exitNoRepository,
+	catalog.CodeRepoLocked:   exitLocked,
+	catalog.CodeRepoPassword: exitPassword,
+	catalog.CodeRepoPartial:  exitPartial,
+	catalog.CodeInterrupted:  exitInterrupted,
+}
+
+// finished is the error of a command that has said everything already: only
+// its exit code is left to tell.
+type finished struct{ code int }
+
+func (f *finished) Error() string { return fmt.Sprintf("exit %d", f.code) }
+
+// exitCode is the code of one error.
+func exitCode(err error) int {
+	switch code, known := exits[catalog.CodeOf(err)]; {
+	case err == nil:
+		return exitOK
+	case known:
+		return code
+	case errors.Is(err, context.Canceled):
+		return exitInterrupted
+	}
+	return exitFailed
+}
+
+// exitOf is the code of a run whose failures are failed and which did, or did
+// not, make anything usable: their common code if it did not and all failed
+// alike, else partial. An interrupt is an interrupt, whatever had been done.
+func exitOf(usable bool, failed []error) int {
+	if len(failed) == 0 {
+		return exitOK
+	}
+	codes := make([]int, 0, len(failed))
+	for _, err := range failed {
+		codes = append(codes, exitCode(err))
+	}
+	if slices.Contains(codes, exitInterrupted) {
+		return exitInterrupted
+	}
+	slices.Sort(codes)
+	if codes = slices.Compact(codes); usable || len(codes) > 1 {
+		return exitPartial
+	}
+	return codes[0]
+}
+
+// printError writes err as a person needs it: what, cause, state, next step,
+// and where to read on. Joined errors are written one after the other.
+func printError(w io.Writer, err error) {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			printError(w, e)
+		}
+		return
+	}
+	var f *catalog.Failure
+	if !errors.As(err, &f) {
+		fmt.Fprintf(w, "error: %v\n", err)
+		return
+	}
+	fmt.Fprintf(w, "error: %s [%s]\n", f.Message, f.Code)
+	line := func(name, text string) {
+		if text != "" {
+			fmt.Fprintf(w, "  %-6s %s\n", name+":", text)
+		}
+	}
+	if f.Cause != nil {
+		line("cause", f.Cause.Error())
+	}
+	line("state", f.State)
+	line("next", f.Next)
+	line("docs", "docs/troubleshooting.md#"+string(f.Code))
+}

@@ -1,0 +1,91 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/kubectl/pkg/cmd/options"
+	"k8s.io/kubectl/pkg/util/templates"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+)
+
+// Main runs one command line and returns the exit code. What went wrong has
+// been said on standard error.
+func Main(ctx context.Context, env *Env, args []string) int {
+	root := New(env)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var done *finished
+	if errors.As(err, &done) {
+		return done.code
+	}
+	if err != nil {
+		printError(env.Err, err)
+	}
+	return exitCode(err)
+}
+
+// New is the root command with all others under it.
+func New(env *Env) *cobra.Command {
+	config := genericclioptions.NewConfigFlags(true)
+	cmd := &cobra.Command{
+		Use:           "kubectl-backsnap",
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl backsnap"},
+		Short:         "Back up the databases and volumes of a cluster with nothing installed in it",
+		Long:          templates.LongDesc(rootLong),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          noSuchCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.SetIn(env.In)
+	cmd.SetOut(env.Out)
+	cmd.SetErr(env.Err)
+	cmd.CompletionOptions.HiddenDefaultCmd = true
+	config.AddFlags(cmd.PersistentFlags())
+
+	groups := templates.CommandGroups{
+		{Message: "Backup Commands:", Commands: []*cobra.Command{newSnapshot(env, config)}},
+		{Message: "Inspect Commands:", Commands: []*cobra.Command{newList(env, config)}},
+		{Message: "Operate Commands:", Commands: []*cobra.Command{newRepo(env, config)}},
+	}
+	groups.Add(cmd)
+	cmd.AddCommand(newVersion(env, config), options.NewCmdOptions(env.Out))
+	templates.ActsAsRootCommand(cmd, []string{"options"}, groups...)
+	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
+	return cmd
+}
+
+const rootLong = `
+	Back up the databases and volumes of a cluster with nothing installed in it.
+
+	Databases are dumped inside their own pods, the volumes are cut as labelled CSI VolumeSnapshots, and restic Jobs
+	copy them off-site. The labels are the catalog: there is no operator, no custom resource and no state file.`
+
+// noSuchCommand refuses words that are no command, and names near ones.
+func noSuchCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	next := cmd.CommandPath() + " --help"
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		next = cmd.CommandPath() + " " + strings.Join(near, ", or ")
+	}
+	return &catalog.Failure{Code: catalog.CodeUsage, Message: fmt.Sprintf("unknown command %q", args[0]), State: "nothing changed", Next: next}
+}
+
+// usageError is a wrong command line.
+func usageError(cmd *cobra.Command, err error) error {
+	return &catalog.Failure{Code: catalog.CodeUsage, Message: err.Error(), State: "nothing changed", Next: cmd.CommandPath() + " --help"}
+}
+
+// streams are env's as cli-runtime wants them.
+func (env *Env) streams() genericiooptions.IOStreams {
+	return genericiooptions.IOStreams{In: env.In, Out: env.Out, ErrOut: env.Err}
+}

@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/offsite"
+	"github.com/backsnap/kubectl-backsnap/internal/snapshot"
+)
+
+// scopeFlags say which claims or snapshots a command is about.
+type scopeFlags struct {
+	all             bool
+	selector        string
+	backupNamespace string
+}
+
+func (f *scopeFlags) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVarP(&f.all, "all-namespaces", "A", false, "Every namespace of the cluster")
+	cmd.Flags().StringVarP(&f.selector, "selector", "l", "", "Label `selector`: only claims with such labels")
+	addBackupNamespace(cmd, &f.backupNamespace)
+}
+
+func addBackupNamespace(cmd *cobra.Command, namespace *string) {
+	cmd.Flags().StringVar(namespace, "backup-namespace", offsite.DefaultBackupNamespace, "Namespace of the repositories' Secrets, in which the movers run")
+}
+
+// scope is what the flags and the kubeconfig's namespace cover.
+func (f *scopeFlags) scope(config *genericclioptions.ConfigFlags, targets []snapshot.Target) (catalog.Scope, error) {
+	scope := catalog.Scope{All: f.all, BackupNamespace: f.backupNamespace}
+	if f.all {
+		return scope, nil
+	}
+	seen := map[string]bool{}
+	for _, t := range targets {
+		if namespace := t.Namespace; !seen[namespace] {
+			seen[namespace] = true
+			scope.Namespaces = append(scope.Namespaces, namespace)
+		}
+	}
+	if len(targets) > 0 {
+		return scope, nil
+	}
+	namespace, err := currentNamespace(config)
+	scope.Namespaces = []string{namespace}
+	return scope, err
+}
+
+func currentNamespace(config *genericclioptions.ConfigFlags) (string, error) {
+	namespace, _, err := config.ToRawKubeConfigLoader().Namespace()
+	if err != nil {
+		return "", fmt.Errorf("read kubeconfig: %w", err)
+	}
+	return namespace, nil
+}
+
+// selects is the selector as a test of labels, nil for none.
+func (f *scopeFlags) selects() (func(map[string]string) bool, error) {
+	if f.selector == "" {
+		return nil, nil
+	}
+	selector, err := labels.Parse(f.selector)
+	if err != nil {
+		return nil, fmt.Errorf("selector %q: %w", f.selector, err)
+	}
+	return func(set map[string]string) bool { return selector.Matches(labels.Set(set)) }, nil
+}
+
+// kinds are the TYPEs of the command line and what they mean.
+var kinds = map[string]string{
+	"statefulset": "statefulset", "statefulsets": "statefulset", "sts": "statefulset",
+	"deployment": "deployment", "deployments": "deployment", "deploy": "deployment",
+	"daemonset": "daemonset", "daemonsets": "daemonset", "ds": "daemonset",
+	"pod": "pod", "pods": "pod", "po": "pod",
+	"persistentvolumeclaim": "pvc", "persistentvolumeclaims": "pvc", "pvc": "pvc",
+	"namespace": "namespace", "namespaces": "namespace", "ns": "namespace",
+}
+
+// targets reads TYPE/NAME and CLAIM arguments; a bare name is a claim.
+func targets(args []string, namespace string) ([]snapshot.Target, error) {
+	var found []snapshot.Target
+	for _, arg := range args {
+		kind, name, typed := strings.Cut(arg, "/")
+		if !typed {
+			kind, name = "pvc", arg
+		}
+		// sts.apps is kubectl's spelling of a type with its group.
+		known, ok := kinds[strings.ToLower(strings.TrimSuffix(kind, ".apps"))]
+		if !ok || name == "" || strings.Contains(name, "/") {
+			return nil, fmt.Errorf("target %q: want TYPE/NAME or the name of a claim, TYPE one of statefulset (sts), deployment (deploy), daemonset (ds), pod, pvc, namespace (ns)", arg)
+		}
+		t := snapshot.Target{Namespace: namespace, Kind: known, Name: name}
+		if known == "namespace" {
+			t.Namespace = name
+		}
+		found = append(found, t)
+	}
+	return found, nil
+}

@@ -1,0 +1,166 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+)
+
+// terminal redraws the lines of what is under way in place, below the lines
+// of what is done. Glyphs carry the meaning; colour only repeats it.
+type terminal struct {
+	mu     sync.Mutex
+	w      io.Writer
+	width  int
+	colour bool
+	live   []*liveLine // under way, in order of their start
+	drawn  int         // lines on the screen that will be redrawn
+}
+
+type liveLine struct{ key, text string }
+
+func newTerminal(w io.Writer, width int, colour bool) *terminal {
+	return &terminal{w: w, width: width, colour: colour}
+}
+
+// Close leaves what is still under way as it stands.
+func (t *terminal) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.live, t.drawn = nil, 0
+}
+
+func (t *terminal) Event(e catalog.Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var screen strings.Builder
+	if t.drawn > 0 {
+		fmt.Fprintf(&screen, "\x1b[%dA\r\x1b[J", t.drawn)
+	}
+	switch e.State {
+	case catalog.Started, catalog.Progress, catalog.Cut:
+		t.set(e)
+	case catalog.Warning:
+		screen.WriteString(t.row("warn", "33", e))
+	case catalog.Failed:
+		t.drop(e)
+		screen.WriteString(t.row("FAIL", "31", e))
+	default:
+		t.drop(e)
+		screen.WriteString(t.row("ok", "32", e))
+	}
+	for _, l := range t.live {
+		screen.WriteString(l.text)
+	}
+	t.drawn = len(t.live)
+	io.WriteString(t.w, screen.String())
+}
+
+func lineKey(e catalog.Event) string {
+	return fmt.Sprint(e.Phase, "/", e.Namespace, "/", e.Claim, "/", e.Repository, "/", subjectPod(e))
+}
+
+// subjectPod is the pod that an event is about: that of an upload is the
+// mover's and comes and goes.
+func subjectPod(e catalog.Event) string {
+	if e.Claim != "" {
+		return ""
+	}
+	return e.Pod
+}
+
+func (t *terminal) set(e catalog.Event) {
+	text := t.row("..", "36", e)
+	for _, l := range t.live {
+		if l.key == lineKey(e) {
+			l.text = text
+			return
+		}
+	}
+	t.live = append(t.live, &liveLine{lineKey(e), text})
+}
+
+func (t *terminal) drop(e catalog.Event) {
+	for i, l := range t.live {
+		if l.key == lineKey(e) {
+			t.live = append(t.live[:i], t.live[i+1:]...)
+			return
+		}
+	}
+}
+
+// row is one line of the screen, never wider than it.
+func (t *terminal) row(mark, colour string, e catalog.Event) string {
+	subject := e.Claim
+	if subject == "" {
+		subject = e.Pod
+	}
+	text := []rune(fmt.Sprintf("%-9s %-16s %s", e.Phase, subject, describe(e)))
+	if room := t.width - 9; len(text) > room {
+		text = append(text[:room-1], '~')
+	}
+	mark = fmt.Sprintf("%-4s", mark)
+	if t.colour {
+		mark = "\x1b[" + colour + "m" + mark + "\x1b[0m"
+	}
+	return "  " + mark + "  " + strings.TrimRight(printable(string(text)), " ") + "\n"
+}
+
+// describe is what a person wants to know of an event.
+func describe(e catalog.Event) string {
+	switch {
+	case e.State == catalog.Warning || e.State == catalog.Failed:
+		return e.Message
+	case e.State == catalog.Cut:
+		return "cut, waiting until it is ready"
+	case e.State == catalog.Progress && e.Total > 0:
+		return bar(e)
+	case e.State == catalog.Started:
+		return strings.TrimSpace(e.Tool + " " + toRepository(e))
+	case e.Phase == catalog.PhaseDump:
+		return fmt.Sprintf("%s in %s, proven", size(e.Bytes), span(e.Took))
+	case e.Phase == catalog.PhaseSnapshot:
+		return "ready in " + span(e.Took)
+	case e.Phase == catalog.PhaseUpload:
+		return fmt.Sprintf("%s in %s, %s new, restic %s %s", size(e.Bytes), span(e.Took), size(e.Added), short(e.Copy), toRepository(e))
+	}
+	return e.Message
+}
+
+func toRepository(e catalog.Event) string {
+	if e.Repository == "" {
+		return ""
+	}
+	return "to " + e.Repository
+}
+
+func bar(e catalog.Event) string {
+	const cells = 20
+	done := int(min(e.Bytes, e.Total) * cells / e.Total)
+	arrow := strings.Repeat("=", done)
+	if done < cells {
+		arrow += ">" + strings.Repeat("-", cells-done-1)
+	}
+	text := fmt.Sprintf("[%s] %3d%%  %s/%s", arrow, e.Bytes*100/e.Total, size(e.Bytes), size(e.Total))
+	if e.Rate > 0 {
+		text += fmt.Sprintf("  %s/s", size(e.Rate))
+	}
+	if e.Left > 0 {
+		text += fmt.Sprintf("  %s left", span(e.Left))
+	}
+	return text
+}
+
+// printable is s without control characters: what a database says is not to
+// steer the terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
+}
