@@ -74,8 +74,10 @@ func guard() (code int, err error) {
 	if err := mountPool(filepath.Join(dir, "pool.img"), "20G", filepath.Join(dir, "pool")); err != nil {
 		return 1, err
 	}
-	signal.Ignore(os.Interrupt) // the tests get it too and end
-	tests := exec.Command(os.Args[0], os.Args[1:]...)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	tests := exec.CommandContext(ctx, os.Args[0], os.Args[1:]...)
+	tests.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	tests.Env = append(os.Environ(), roleEnv+"=tests", dirEnv+"="+dir)
 	tests.Stdout, tests.Stderr = os.Stdout, os.Stderr
 	err = tests.Run()
