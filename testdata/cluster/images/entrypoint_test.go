@@ -269,7 +269,7 @@ func TestDatabaseStopsWhenAnInitializationFileFails(t *testing.T) {
 func TestPostgresMakesUserAndDatabase(t *testing.T) {
 	t.Parallel()
 	e := engines[0]
-	e.user = `o'ne $x`
+	e.user = "the user"
 	env := []string{"POSTGRES_USER=" + e.user, "POSTGRES_DB=my \"db\" $x", "POSTGRES_PASSWORD=" + hostile, "POSTGRES_INITDB_ARGS=--data-checksums --auth-local=scram-sha-256"}
 	c := e.up(t, run{env: env})
 	got, err := c.exec([]string{"PGPASSWORD=" + hostile}, e.query(e.user, `my "db" $x`,
