@@ -24,6 +24,8 @@ type Cluster interface {
 	offsite.Cluster
 	// Snapshots are all that carry our labels in scope, by namespace and name.
 	Snapshots(ctx context.Context, scope catalog.Scope) ([]catalog.Snapshot, error)
+	// Repositories are those whose Secrets lie in the backup namespace, by name.
+	Repositories(ctx context.Context, namespace string) ([]catalog.Repository, error)
 	// Version is the server's, `v1.36.3`.
 	Version(ctx context.Context) (string, error)
 }

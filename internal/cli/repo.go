@@ -145,9 +145,9 @@ func (o *repoInitOptions) init(ctx context.Context, env *Env, config *genericcli
 	if err != nil {
 		return offsite.Initialised{}, err
 	}
-	return offsite.Init(ctx, cluster, offsite.InitRequest{
+	return offsite.Init(ctx, cluster, env.Now, offsite.InitRequest{
 		Run: run, Repository: repository, Namespace: o.namespace, ClusterName: o.clusterName, Image: o.image, Deadline: o.timeout,
-	}, w, env.Now)
+	}, w)
 }
 
 type repoListOptions struct {

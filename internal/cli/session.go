@@ -160,7 +160,7 @@ func (s *session) run(ctx context.Context) (report, error) {
 // collect takes in what movers of earlier runs have finished meanwhile. That
 // it fails is no reason not to make a new restore point.
 func (s *session) collect(ctx context.Context) {
-	if _, err := offsite.Collect(ctx, s.cluster, s.options.backupNamespace, s.progress, s.env.Now); err != nil {
+	if _, err := offsite.Collect(ctx, s.cluster, s.env.Now, s.options.backupNamespace, s.progress); err != nil {
 		s.progress.Event(catalog.Event{
 			Time: s.env.Now(), Run: s.request.Run, Phase: catalog.PhaseUpload, State: catalog.Warning,
 			Message: "collect finished movers of earlier runs: " + err.Error(),
@@ -180,7 +180,7 @@ func (s *session) copy(ctx context.Context, result snapshot.Result) ([]offsite.O
 	if len(plan.Copies) == 0 {
 		return nil, planErr
 	}
-	outcomes, err := offsite.Run(ctx, s.cluster, plan, s.env.Now, s.progress)
+	outcomes, err := offsite.Run(ctx, s.cluster, s.env.Now, plan, s.progress)
 	return outcomes, errors.Join(planErr, err)
 }
 

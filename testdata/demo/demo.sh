@@ -22,6 +22,7 @@ kubectl rollout status -n demo statefulset/mariadb --timeout=5m
 kubectl exec -n demo postgres-0 -- psql -qXU postgres -d shop -c '
 	create table if not exists orders (id serial primary key, what text);
 	insert into orders (what) select md5(i::text) from generate_series(1, 50000) i;'
+# shellcheck disable=SC2016 # the container's own shell expands it
 kubectl exec -n demo mariadb-0 -- sh -c 'MYSQL_PWD=$MARIADB_ROOT_PASSWORD mariadb -D shop -e "
 	create table if not exists orders (id int auto_increment primary key, what char(32));
 	insert into orders (what) select md5(seq) from seq_1_to_50000"'

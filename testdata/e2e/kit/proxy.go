@@ -1,0 +1,98 @@
+package kit
+
+import (
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/backsnap/kubectl-backsnap/internal/kube"
+)
+
+// Proxy stands between a client and the API server, records every request and
+// can end the client after any of them: the client is the real program.
+type Proxy struct {
+	Kubeconfig string
+	recorder   *kube.Recorder
+}
+
+// NewProxy starts a proxy on loopback. after, which may be nil, is called
+// after the answer to each write and before the client sees it.
+func NewProxy(t testing.TB, after func(kube.Request)) *Proxy {
+	t.Helper()
+	config := Config(t)
+	p := &Proxy{recorder: kube.Record(config, after)}
+	transport, err := rest.TransportFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := url.Parse(config.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := httptest.NewServer(&httputil.ReverseProxy{
+		Transport:     transport,
+		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(server) },
+		FlushInterval: -1, // watches are streams
+	})
+	t.Cleanup(front.CloseClientConnections)
+	p.Kubeconfig = kubeconfig(t, front.URL)
+	return p
+}
+
+// Requests are those answered so far.
+func (p *Proxy) Requests() []kube.Request { return p.recorder.Requests() }
+
+// Config is the cluster's kubeconfig.
+func Config(t testing.TB) *rest.Config {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", Env(t, "KUBECONFIG"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+// kubeconfig writes one for a server that wants no login.
+func kubeconfig(t testing.TB, server string) string {
+	t.Helper()
+	config := clientapi.NewConfig()
+	config.Clusters["proxy"] = &clientapi.Cluster{Server: server}
+	config.Contexts["proxy"] = &clientapi.Context{Cluster: "proxy"}
+	config.CurrentContext = "proxy"
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := clientcmd.WriteToFile(*config, file); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// Start starts the plugin itself, without kubectl before it, so that a signal
+// reaches it. It is killed when the test ends.
+func Start(t testing.TB, kubeconfig string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command("kubectl-backsnap", args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig)
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		text, _ := os.ReadFile(log.Name())
+		t.Logf("kubectl-backsnap %v:\n%s", args, text)
+	})
+	return cmd
+}

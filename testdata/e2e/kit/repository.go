@@ -1,0 +1,74 @@
+package kit
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// Repository is a restic repository on the cluster's S3 server.
+type Repository struct {
+	Name, Namespace, Bucket, Password string
+}
+
+// NewRepository makes backup namespace, Secret and repository, through the
+// plugin's own `repo init`.
+func NewRepository(t testing.TB, password string) Repository {
+	t.Helper()
+	r := Repository{Name: "main", Namespace: Namespace(t), Bucket: Random("bucket"), Password: password}
+	r.Secret(t)
+	Must(t, "repo", "init", r.Name, "--backup-namespace", r.Namespace, "--cluster-name", "e2e")
+	return r
+}
+
+// Secret makes the repository's Secret.
+func (r Repository) Secret(t testing.TB) {
+	t.Helper()
+	Apply(t, fmt.Sprintf(`
+apiVersion: v1
+kind: Secret
+metadata: {name: %s, namespace: %s, labels: {backsnap.sh/repository: %[1]s}}
+stringData:
+  RESTIC_REPOSITORY: s3:http://s3.backup-storage.svc:9000/%s
+  RESTIC_PASSWORD: %s
+  AWS_ACCESS_KEY_ID: %s
+  AWS_SECRET_ACCESS_KEY: %s
+`, r.Name, r.Namespace, r.Bucket, YAML(r.Password), YAML(Env(t, "BACKSNAP_CLUSTER_S3_ACCESS_KEY")), YAML(Env(t, "BACKSNAP_CLUSTER_S3_SECRET_KEY"))), "apply", "-f", "-")
+}
+
+// Restic runs restic by hand, from outside of the cluster, against the same
+// repository.
+func (r Repository) Restic(t testing.TB, args ...string) string {
+	t.Helper()
+	result := Command(t, []string{
+		"RESTIC_REPOSITORY=s3:" + Env(t, "BACKSNAP_CLUSTER_S3_URL") + "/" + r.Bucket,
+		"RESTIC_PASSWORD=" + r.Password,
+		"AWS_ACCESS_KEY_ID=" + Env(t, "BACKSNAP_CLUSTER_S3_ACCESS_KEY"),
+		"AWS_SECRET_ACCESS_KEY=" + Env(t, "BACKSNAP_CLUSTER_S3_SECRET_KEY"),
+		"RESTIC_CACHE_DIR=" + t.TempDir(),
+	}, "", Env(t, "BACKSNAP_CLUSTER_RESTIC"), args...)
+	if result.Code != 0 {
+		t.Fatalf("restic %v: exit %d\n%s%s", args, result.Code, result.Stdout, result.Stderr)
+	}
+	return result.Stdout
+}
+
+// ResticSnapshot is one snapshot as restic tells of it.
+type ResticSnapshot struct {
+	ID       string    `json:"id"`
+	Time     time.Time `json:"time"`
+	Hostname string    `json:"hostname"`
+	Paths    []string  `json:"paths"`
+	Tags     []string  `json:"tags"`
+}
+
+// Snapshots are all that restic lists.
+func (r Repository) Snapshots(t testing.TB) []ResticSnapshot {
+	t.Helper()
+	var list []ResticSnapshot
+	if err := json.Unmarshal([]byte(r.Restic(t, "snapshots", "--json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
