@@ -1,0 +1,381 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/restic"
+)
+
+// moverContainer is the name of a mover's only container.
+const moverContainer = "restic"
+
+// retries is how many attempts follow the first that failed.
+const retries = 2
+
+// movers selects the Jobs that run restic.
+const movers = ours + "," + catalog.LabelRole + "=" + string(catalog.RoleMover)
+
+func jobRight(verb, namespace string) catalog.Right {
+	return catalog.Right{Verb: verb, Group: "batch", Resource: "jobs", Namespace: namespace}
+}
+
+// jobObject is job as the API has it. It passes Pod Security's level baseline:
+// root may read any file, and do nothing else that root may.
+func jobObject(job restic.Job) (*batchv1.Job, error) {
+	pod, err := podSpec(job)
+	if err != nil {
+		return nil, err
+	}
+	return &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: job.Namespace, Name: job.Name, Labels: job.Labels, Annotations: job.Annotations,
+		},
+		Spec: batchv1.JobSpec{
+			BackoffLimit:            new(int32(retries)),
+			ActiveDeadlineSeconds:   new(int64(job.Deadline.Seconds())),
+			TTLSecondsAfterFinished: new(int32(job.Keep.Seconds())),
+			// One restic at a time: a new pod waits until the old one is gone.
+			PodReplacementPolicy: new(batchv1.Failed),
+			PodFailurePolicy:     failurePolicy(),
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: job.Labels, Annotations: job.Annotations},
+				Spec:       pod,
+			},
+		},
+	}, nil
+}
+
+// failurePolicy ends the Job where another attempt would end alike, and does
+// not count the attempts that a drained node has ended.
+func failurePolicy() *batchv1.PodFailurePolicy {
+	final := make([]int32, len(restic.Final))
+	for i, exit := range restic.Final {
+		final[i] = int32(exit)
+	}
+	return &batchv1.PodFailurePolicy{Rules: []batchv1.PodFailurePolicyRule{{
+		Action: batchv1.PodFailurePolicyActionFailJob,
+		OnExitCodes: &batchv1.PodFailurePolicyOnExitCodesRequirement{
+			ContainerName: new(moverContainer),
+			Operator:      batchv1.PodFailurePolicyOnExitCodesOpIn,
+			Values:        final,
+		},
+	}, {
+		Action: batchv1.PodFailurePolicyActionIgnore,
+		OnPodConditions: []batchv1.PodFailurePolicyOnPodConditionsPattern{{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue,
+		}},
+	}}}
+}
+
+func podSpec(job restic.Job) (corev1.PodSpec, error) {
+	container, err := moverSpec(job)
+	if err != nil {
+		return corev1.PodSpec{}, err
+	}
+	spec := corev1.PodSpec{
+		RestartPolicy:                corev1.RestartPolicyNever,
+		AutomountServiceAccountToken: new(false),
+		EnableServiceLinks:           new(false),
+		// restic removes its lock on TERM; one that it leaves behind stops
+		// others for half an hour.
+		TerminationGracePeriodSeconds: new(int64(60)),
+		NodeSelector:                  map[string]string{corev1.LabelOSStable: "linux"},
+		// No fsGroup: it would write to every file of the clone.
+		SecurityContext: &corev1.PodSecurityContext{
+			RunAsUser:      new(int64(0)),
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+		},
+		Containers: []corev1.Container{container},
+		Volumes: []corev1.Volume{
+			{Name: "repository", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: job.Secret}}},
+			{Name: "cache", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+			{Name: "tmp", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+		},
+		// Movers read whole volumes: rather not two on one node.
+		TopologySpreadConstraints: []corev1.TopologySpreadConstraint{{
+			MaxSkew: 1, TopologyKey: corev1.LabelHostname, WhenUnsatisfiable: corev1.ScheduleAnyway,
+			LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{
+				catalog.LabelManagedBy: catalog.ManagedBy, catalog.LabelRole: string(catalog.RoleMover),
+			}},
+		}},
+	}
+	if job.Claim != "" {
+		// Read-only in the container alone: a file system that was cut while
+		// it was mounted replays its journal when it is mounted.
+		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: job.Claim},
+		}})
+	}
+	if job.NodeAffinity != nil {
+		var where corev1.VolumeNodeAffinity
+		if err := json.Unmarshal(job.NodeAffinity, &where); err != nil {
+			return spec, fmt.Errorf("read node affinity of the volume: %w", err)
+		}
+		if where.Required != nil {
+			spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: where.Required}}
+		}
+	}
+	return spec, nil
+}
+
+func moverSpec(job restic.Job) (corev1.Container, error) {
+	quantities := map[string]resource.Quantity{}
+	for _, text := range []string{job.CPU, job.Memory, job.MemoryLimit} {
+		q, err := resource.ParseQuantity(text)
+		if err != nil {
+			return corev1.Container{}, fmt.Errorf("read %q: %w", text, err)
+		}
+		quantities[text] = q
+	}
+	c := corev1.Container{
+		Name: moverContainer, Image: job.Image, ImagePullPolicy: corev1.PullIfNotPresent,
+		Command: job.Command, Args: job.Args,
+		EnvFrom: []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{
+			LocalObjectReference: corev1.LocalObjectReference{Name: job.Secret},
+		}}},
+		Resources: corev1.ResourceRequirements{
+			Requests: corev1.ResourceList{corev1.ResourceCPU: quantities[job.CPU], corev1.ResourceMemory: quantities[job.Memory]},
+			Limits:   corev1.ResourceList{corev1.ResourceMemory: quantities[job.MemoryLimit]},
+		},
+		// The report is written by the wrapper; where it could not, the log
+		// tells most.
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+		SecurityContext: &corev1.SecurityContext{
+			AllowPrivilegeEscalation: new(false),
+			ReadOnlyRootFilesystem:   new(true),
+			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"DAC_OVERRIDE"}},
+		},
+		VolumeMounts: []corev1.VolumeMount{
+			{Name: "repository", MountPath: restic.RepositoryPath, ReadOnly: true},
+			{Name: "cache", MountPath: restic.CachePath},
+			{Name: "tmp", MountPath: restic.TempPath},
+		},
+	}
+	for _, e := range job.Env {
+		c.Env = append(c.Env, corev1.EnvVar{Name: e.Name, Value: e.Value})
+	}
+	if job.Claim != "" {
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "data", MountPath: restic.DataPath, ReadOnly: true})
+	}
+	return c, nil
+}
+
+// StartMover makes the Job. One that the same run made is taken as the answer
+// to an earlier attempt.
+func (c *Cluster) StartMover(ctx context.Context, job restic.Job) error {
+	object, err := jobObject(job)
+	if err != nil {
+		return err
+	}
+	door := c.core.BatchV1().Jobs(job.Namespace)
+	err = again(ctx, func(ctx context.Context) error {
+		_, err := door.Create(ctx, object, metav1.CreateOptions{})
+		return err
+	})
+	if apierrors.IsAlreadyExists(err) {
+		there, found := door.Get(ctx, job.Name, metav1.GetOptions{})
+		if found != nil {
+			return explain(found, "read job "+job.Namespace+"/"+job.Name, jobRight("get", job.Namespace))
+		}
+		if !made(there.ObjectMeta, object.ObjectMeta) {
+			return fmt.Errorf("create job %s/%s: %w", job.Namespace, job.Name, errReplaced)
+		}
+		return nil
+	}
+	return explain(err, fmt.Sprintf("create job %s/%s", job.Namespace, job.Name), jobRight("create", job.Namespace))
+}
+
+// made reports whether there is what asked for would have become: of the same
+// run, in the same role, for the same claim, and here to stay.
+func made(there, asked metav1.ObjectMeta) bool {
+	for _, key := range []string{
+		catalog.LabelManagedBy, catalog.LabelRun, catalog.LabelRole, catalog.LabelNamespace, catalog.LabelClaim,
+	} {
+		if there.Labels[key] != asked.Labels[key] {
+			return false
+		}
+	}
+	return there.DeletionTimestamp == nil
+}
+
+// RemoveMover deletes the Job. The server holds it until its pods are gone:
+// a pod that is left keeps the clone from going.
+func (c *Cluster) RemoveMover(ctx context.Context, namespace, name string) error {
+	door := c.core.BatchV1().Jobs(namespace)
+	err := remove(ctx, name, removal{
+		watch: door.Watch,
+		get:   getter(door.Get),
+		delete: func(ctx context.Context) error {
+			return door.Delete(ctx, name, metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationForeground)})
+		},
+	})
+	return explain(err, fmt.Sprintf("delete job %s/%s", namespace, name), jobRight("delete", namespace))
+}
+
+// MoverLog follows the log of a mover's pod.
+func (c *Cluster) MoverLog(ctx context.Context, namespace, pod string) (io.ReadCloser, error) {
+	log, err := c.core.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{Container: moverContainer, Follow: true}).Stream(ctx)
+	right := catalog.Right{Verb: "get", Resource: "pods/log", Namespace: namespace}
+	return log, explain(err, fmt.Sprintf("read log of %s/%s", namespace, pod), right)
+}
+
+// Movers are the Jobs with our labels that run restic, by name. A source that
+// cannot be read is none.
+func (c *Cluster) Movers(ctx context.Context, namespace string) ([]restic.Mover, error) {
+	jobs, err := list(ctx, metav1.ListOptions{LabelSelector: movers}, c.core.BatchV1().Jobs(namespace).List,
+		func(l *batchv1.JobList) []batchv1.Job { return l.Items })
+	if err != nil {
+		return nil, explain(err, "list jobs in "+namespace, jobRight("list", namespace))
+	}
+	var found []restic.Mover
+	for _, job := range jobs {
+		if job.DeletionTimestamp != nil {
+			continue
+		}
+		source, err := catalog.ReadSource(job.Annotations[catalog.AnnotationSource])
+		if err != nil {
+			return nil, fmt.Errorf("read job %s/%s: %w", namespace, job.Name, err)
+		}
+		reason, _ := finished(&job)
+		found = append(found, restic.Mover{
+			Namespace: namespace, Name: job.Name, Run: catalog.Run(job.Labels[catalog.LabelRun]),
+			Source: source, Finished: reason != "",
+		})
+	}
+	return found, nil
+}
+
+// finished is the type of the condition that ended the Job, and the condition;
+// "" while it has not.
+func finished(job *batchv1.Job) (batchv1.JobConditionType, batchv1.JobCondition) {
+	for _, condition := range job.Status.Conditions {
+		ended := condition.Type == batchv1.JobComplete || condition.Type == batchv1.JobFailed
+		if ended && condition.Status == corev1.ConditionTrue {
+			return condition.Type, condition
+		}
+	}
+	return "", batchv1.JobCondition{}
+}
+
+// removal is how one object is removed and seen to be gone.
+type removal struct {
+	watch  func(context.Context, metav1.ListOptions) (watch.Interface, error)
+	get    func(context.Context, string) error
+	delete func(context.Context) error
+}
+
+// remove deletes the object of that name and returns when it is gone. The
+// watch is there before the deletion, so that the end cannot be missed.
+func remove(ctx context.Context, name string, r removal) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	gone, deleted := false, false
+	err := observe(ctx, r.watch, named(name), observer{
+		opened: func() error {
+			if deleted {
+				err := again(ctx, func(ctx context.Context) error { return r.get(ctx, name) })
+				gone = apierrors.IsNotFound(err)
+				return ignoreGone(err)
+			}
+			err := again(ctx, r.delete)
+			deleted, gone = true, apierrors.IsNotFound(err)
+			return ignoreGone(err)
+		},
+		event: func(e watch.Event) error {
+			gone = gone || e.Type == watch.Deleted
+			return nil
+		},
+		done: func() bool { return gone },
+	})
+	return err
+}
+
+func ignoreGone(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// named selects one object.
+func named(name string) metav1.ListOptions {
+	return metav1.ListOptions{FieldSelector: "metadata.name=" + name}
+}
+
+// observer is who looks at a watch. All are called one after the other.
+type observer struct {
+	// opened is called each time that a watch was opened, before its first
+	// event: again after one has broken, when events may have been missed.
+	opened func() error
+	// event is called with each object as it stands when the watch is opened,
+	// and at each change.
+	event func(watch.Event) error
+	// done is asked after each of both.
+	done func() bool
+}
+
+// observe watches until the observer is done or fails, the server refuses, or
+// ctx is done. A watch that ends is opened again; one without a
+// resourceVersion begins with all that there is.
+func observe(ctx context.Context, open func(context.Context, metav1.ListOptions) (watch.Interface, error), options metav1.ListOptions, o observer) error {
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		w, err := open(ctx, options)
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				w.Stop()
+			}
+			return context.Cause(ctx)
+		case err != nil && !passing(err):
+			return err
+		case err == nil:
+			began := time.Now()
+			done, err := look(ctx, w, o)
+			if done || err != nil {
+				return err
+			}
+			if time.Since(began) > time.Minute {
+				pause = firstPause
+			}
+		}
+		if err := sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+}
+
+// look is what observe does with one watch.
+func look(ctx context.Context, w watch.Interface, o observer) (done bool, err error) {
+	defer w.Stop()
+	if err := o.opened(); err != nil || o.done() {
+		return true, err
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return true, context.Cause(ctx)
+		case e, open := <-w.ResultChan():
+			if !open || e.Type == watch.Error { // it has expired: begin again
+				return false, nil
+			}
+			if e.Type == watch.Bookmark {
+				continue
+			}
+			if err := o.event(e); err != nil || o.done() {
+				return true, err
+			}
+		}
+	}
+}

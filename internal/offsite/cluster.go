@@ -1,0 +1,68 @@
+// Package offsite is the verb that copies snapshots into restic repositories:
+// it plans which copy is made of which snapshot, and runs that plan. Each copy
+// is made in the backup namespace, where the repositories' Secrets lie: from a
+// static copy of the snapshot a clone is made, and a mover, a Job, reads it
+// into the repository. What was made for it is removed again: the Job, the
+// clone, the static copy, in that order.
+//
+// Plan decides and Run obeys. It never touches the source volume, never
+// deletes a snapshot that is a restore point, and never sees a repository's
+// password.
+package offsite
+
+import (
+	"context"
+	"io"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/restic"
+)
+
+// Cluster is what copying needs of a cluster. Waiting is watching, never
+// polling. Once ctx is done every method returns its cause. What is to be made
+// and is there already, made by the same run for the same purpose, is taken as
+// made; what is to be removed and is gone already is removed.
+type Cluster interface {
+	// StorageClass reads one class.
+	StorageClass(ctx context.Context, name string) (catalog.StorageClass, error)
+	// Expose makes a static copy of s, named and labelled as static: a
+	// VolumeSnapshotContent with s's handle that is always retained, and a
+	// VolumeSnapshot bound to it. It returns when that is ready to be cloned.
+	// Snapshot and content of s must name each other, else it fails.
+	Expose(ctx context.Context, s, static catalog.Snapshot) error
+	// CreateClone makes the claim whose volume is filled from the snapshot of
+	// that name in the same namespace. It does not wait for the volume.
+	CreateClone(ctx context.Context, clone catalog.Claim, snapshot string) error
+	// StartMover makes the Job.
+	StartMover(ctx context.Context, job restic.Job) error
+	// FollowMover calls seen with the mover as it stands and at each change,
+	// never twice at once, until its Job has ended for good. clone is the
+	// name of its claim, whose troubles are the mover's; "" for none. That
+	// the Job is gone is catalog.ErrGone.
+	FollowMover(ctx context.Context, namespace, name, clone string, seen func(restic.Sight)) (restic.End, error)
+	// MoverLog is the log of a mover's pod from its beginning, and as it grows.
+	MoverLog(ctx context.Context, namespace, pod string) (io.ReadCloser, error)
+	// Movers are all that stand in namespace, by name.
+	Movers(ctx context.Context, namespace string) ([]restic.Mover, error)
+	// AddCopy puts copy into the annotation of s, beside those that are there,
+	// in place of an older one in the same repository. It fails with
+	// catalog.ErrGone if s is not there any more. s needs Namespace, Name and
+	// UID.
+	AddCopy(ctx context.Context, s catalog.Snapshot, copy catalog.Copy) error
+
+	// RemoveMover deletes the Job and returns when it and its pods are gone.
+	RemoveMover(ctx context.Context, namespace, name string) error
+	// RemoveClone deletes the claim and returns when it is gone. Its volume
+	// goes with it, even if its class would retain it and reclaim is true.
+	RemoveClone(ctx context.Context, namespace, name string, reclaim bool) error
+	// RemoveStatic deletes the VolumeSnapshot of that name and, once it is
+	// gone, the content of that name. The storage keeps its snapshot.
+	RemoveStatic(ctx context.Context, namespace, name string) error
+
+	// ClusterUID is the UID of the namespace kube-system: what tells clusters
+	// apart.
+	ClusterUID(ctx context.Context) (string, error)
+	// NameCluster writes the cluster's name onto the repository's Secret,
+	// unless there is one; the one that stands there then is returned.
+	NameCluster(ctx context.Context, r catalog.Repository, name string) (string, error)
+}

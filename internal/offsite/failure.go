@@ -1,0 +1,127 @@
+package offsite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/restic"
+)
+
+// failed is err as a person needs to see it, nil for nil.
+func (m *making) failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	f := &catalog.Failure{
+		Code:    catalog.CodeMover,
+		Message: fmt.Sprintf("copy of %s not made", m.copy),
+		Cause:   err,
+		State:   "the snapshot stands; what was made for the copy is removed",
+		Next:    "take it again with its copy: " + m.again(),
+	}
+	var said *restic.Error
+	var stuck *troubled
+	switch {
+	case errors.As(err, &said):
+		m.explain(f, said.Report.Exit)
+	case errors.As(err, &stuck):
+		f.Code = stuck.code()
+		f.Next = m.look()
+		if f.Code == catalog.CodePodSecurity {
+			f.Next = fmt.Sprintf("kubectl label namespace %s --overwrite pod-security.kubernetes.io/enforce=baseline", m.request.BackupNamespace)
+		}
+	case catalog.CodeOf(err) != "":
+		var inner *catalog.Failure
+		errors.As(err, &inner)
+		f.Code, f.Next = inner.Code, inner.Next
+	}
+	return f
+}
+
+// explain says what restic's exit code means here, and what to do.
+func (m *making) explain(f *catalog.Failure, exit restic.Exit) {
+	r := m.copy.Repository
+	f.Code = exit.Code()
+	switch exit {
+	case restic.ExitNoRepository:
+		f.Next = "kubectl backsnap repo init " + r.Name
+	case restic.ExitLocked:
+		f.Next = "wait for who holds the lock; if nobody works on the repository any more: restic unlock"
+	case restic.ExitPassword:
+		f.Next = fmt.Sprintf("set RESTIC_PASSWORD in Secret %s/%s to the repository's password", r.Namespace, r.Secret)
+	case restic.ExitPartial:
+		f.Message = fmt.Sprintf("copy of %s is not whole", m.copy)
+		f.State = "the snapshot stands; what could be read is in the repository, and is not counted as a copy"
+	case restic.ExitTimeout:
+		f.Next = fmt.Sprintf("see whether %s can be reached from the cluster; a new repository: kubectl backsnap repo init %s", r.Address, r.Name)
+	}
+}
+
+// interrupted is a copy that ^C, or the end of the time that Run had, has kept
+// from being begun.
+func (m *making) interrupted(cause error, what string) error {
+	return &catalog.Failure{
+		Code:    interruptCode(cause),
+		Message: fmt.Sprintf("copy of %s %s", m.copy, what),
+		Cause:   cause,
+		State:   "the snapshot stands; nothing of the copy is left",
+		Next:    "take it again with its copy: " + m.again(),
+	}
+}
+
+// detached is a copy whose mover runs on.
+func (m *making) detached(ctx context.Context, err error) error {
+	code := catalog.CodeMover
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+		code = interruptCode(err)
+	}
+	return &catalog.Failure{
+		Code:    code,
+		Message: fmt.Sprintf("copy of %s not waited for", m.copy),
+		Cause:   fmt.Errorf("%w; %w", err, ErrDetached),
+		State:   fmt.Sprintf("the snapshot stands; job/%s in %s makes the copy, and the next run that copies records it and cleans up", m.copy.Name, m.request.BackupNamespace),
+		Next:    fmt.Sprintf("follow it: kubectl logs -f job/%s -n %s", m.copy.Name, m.request.BackupNamespace),
+	}
+}
+
+// interruptCode tells a run out of time from one that was interrupted.
+func interruptCode(cause error) catalog.Code {
+	if code := catalog.CodeOf(cause); code != "" { // a lost lock says itself what it is
+		return code
+	}
+	if errors.Is(cause, errTimeout) || errors.Is(cause, context.DeadlineExceeded) {
+		return catalog.CodeNotReady
+	}
+	return catalog.CodeInterrupted
+}
+
+// unrecorded is a copy that was made, and could not be written down.
+func (m *making) unrecorded(result catalog.Copy, err error) error {
+	f := &catalog.Failure{
+		Code:    catalog.CodeMover,
+		Message: fmt.Sprintf("copy of %s made as %.8s, but not recorded", m.copy, result.Snapshot),
+		Cause:   err,
+		State:   fmt.Sprintf("the copy is good; job/%s in %s stands, and the next run that copies records it", m.copy.Name, m.request.BackupNamespace),
+		Next:    "kubectl backsnap list -n " + m.copy.Snapshot.Namespace,
+	}
+	if code := catalog.CodeOf(err); code != "" {
+		f.Code = code
+	}
+	if errors.Is(err, catalog.ErrGone) {
+		f.State = "the copy is good, its snapshot is not there any more"
+	}
+	return f
+}
+
+// again is the command that tries once more.
+func (m *making) again() string {
+	return fmt.Sprintf("kubectl backsnap snapshot %s -n %s", m.copy.Snapshot.Claim, m.copy.Snapshot.Namespace)
+}
+
+// look is the command that shows what the cluster says in the backup namespace.
+func (m *making) look() string {
+	return "kubectl get events -n " + m.request.BackupNamespace
+}

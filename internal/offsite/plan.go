@@ -1,0 +1,246 @@
+package offsite
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/restic"
+)
+
+// The defaults of a Request.
+const (
+	DefaultImage           = restic.DefaultImage
+	DefaultParallel        = 3
+	DefaultDeadline        = 24 * time.Hour
+	DefaultBackupNamespace = "backsnap"
+)
+
+// Request is what was asked for.
+type Request struct {
+	Run             catalog.Run
+	BackupNamespace string
+	// Repositories are those to copy to, by name. nil is all that there are,
+	// an empty slice none.
+	Repositories []string
+	// Choice is that of single claims, by `namespace/claim`: what their
+	// annotation says, read by ParseRepositories. It goes before Repositories.
+	Choice   map[string][]string
+	Image    string        // with restic in it
+	Parallel int           // movers at once, at least 1
+	Deadline time.Duration // of restic in a mover
+	// Timeout is how long Run waits; what still runs then is left running.
+	// 0 waits until the end.
+	Timeout time.Duration
+}
+
+// Plan is the copies that are to be made.
+type Plan struct {
+	Request Request
+	Copies  []Copy // by namespace, claim, repository
+}
+
+// Copy is one copy of one snapshot into one repository.
+type Copy struct {
+	Snapshot   catalog.Snapshot
+	Repository catalog.Repository
+	// Name is that of its content, snapshot, clone and Job.
+	Name string
+	// Recorded: it is on record among Snapshot.Copies and not made again.
+	Recorded bool
+}
+
+// String is `shop/data to main`.
+func (c Copy) String() string {
+	return fmt.Sprintf("%s/%s to %s", c.Snapshot.Namespace, c.Snapshot.Claim, c.Repository.Name)
+}
+
+// ParseRepositories reads the value of --repository or of the annotation:
+// nil for "", an empty slice for `none`, else the names between its commas,
+// each once.
+func ParseRepositories(text string) ([]string, error) {
+	switch text {
+	case "":
+		return nil, nil
+	case "none":
+		return []string{}, nil
+	}
+	names := strings.Split(text, ",")
+	for i, name := range names {
+		if names[i] = strings.TrimSpace(name); names[i] == "" || names[i] == "none" {
+			return nil, fmt.Errorf("repositories %q: want names with commas between them, or none", text)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
+// Find is the repository of that name; else a catalog.Failure that says which
+// there are.
+func Find(repositories []catalog.Repository, name string) (catalog.Repository, error) {
+	var there []string
+	for _, r := range repositories {
+		if r.Name == name {
+			return r, nil
+		}
+		there = append(there, r.Name)
+	}
+	state := "there is none"
+	if len(there) > 0 {
+		state = "there is " + strings.Join(there, ", ")
+	}
+	return catalog.Repository{}, &catalog.Failure{
+		Code:    catalog.CodeNoSecret,
+		Message: fmt.Sprintf("no repository %s", name),
+		State:   state,
+		Next:    fmt.Sprintf("label its Secret in the backup namespace: kubectl label secret NAME %s=%s", catalog.LabelRepository, name),
+	}
+}
+
+// New plans the copies of snapshots, one into each repository that is asked
+// for. It is pure. Snapshots that are planned themselves need Namespace,
+// Name, Claim and Run only; those for Run are ready and have a record.
+//
+// The error joins a catalog.Failure for each repository that is asked for and
+// cannot be used, and each volume that cannot be copied; the plan holds the rest.
+func New(r Request, repositories []catalog.Repository, snapshots []catalog.Snapshot) (Plan, error) {
+	p := planner{request: r, repositories: repositories, usable: map[string]error{}}
+	for _, s := range snapshots {
+		p.add(s)
+	}
+	slices.SortStableFunc(p.copies, func(a, b Copy) int {
+		return cmp.Or(
+			cmp.Compare(a.Snapshot.Namespace, b.Snapshot.Namespace),
+			cmp.Compare(a.Snapshot.Claim, b.Snapshot.Claim),
+			cmp.Compare(a.Repository.Name, b.Repository.Name))
+	})
+	return Plan{Request: r, Copies: p.copies}, errors.Join(p.errs...)
+}
+
+type planner struct {
+	request      Request
+	repositories []catalog.Repository
+	usable       map[string]error // by name, once it has been asked for
+	copies       []Copy
+	errs         []error
+}
+
+// add plans the copies of s.
+func (p *planner) add(s catalog.Snapshot) {
+	names := p.names(s)
+	if len(names) == 0 {
+		return
+	}
+	if s.Record != nil && s.Record.Claim.VolumeMode == "Block" {
+		p.errs = append(p.errs, &catalog.Failure{
+			Code:    catalog.CodeUnsupported,
+			Message: fmt.Sprintf("%s/%s not copied: it is a block volume", s.Namespace, s.Claim),
+			State:   "the snapshot stands",
+			Next:    fmt.Sprintf("kubectl annotate pvc %s -n %s %s=none", s.Claim, s.Namespace, catalog.AnnotationRepository),
+		})
+		return
+	}
+	for _, name := range names {
+		r, ok := p.repository(name)
+		if !ok {
+			continue
+		}
+		_, recorded := s.CopyIn(name)
+		p.copies = append(p.copies, Copy{Snapshot: s, Repository: r, Name: objectName(s, name), Recorded: recorded})
+	}
+}
+
+// names are the repositories asked for of s.
+func (p *planner) names(s catalog.Snapshot) []string {
+	names, chosen := p.request.Choice[s.Namespace+"/"+s.Claim]
+	if !chosen {
+		names = p.request.Repositories
+	}
+	if names != nil {
+		return names
+	}
+	for _, r := range p.repositories {
+		names = append(names, r.Name)
+	}
+	return names
+}
+
+// repository is the one of that name, if it can be used. That it cannot is
+// said once.
+func (p *planner) repository(name string) (catalog.Repository, bool) {
+	r, err := Find(p.repositories, name)
+	if err == nil && r.Cluster == "" {
+		err = &catalog.Failure{
+			Code:    catalog.CodeNoRepository,
+			Message: fmt.Sprintf("repository %s was not initialised for this cluster", name),
+			State:   fmt.Sprintf("Secret %s/%s has no annotation %s", r.Namespace, r.Secret, catalog.AnnotationCluster),
+			Next:    "kubectl backsnap repo init " + name,
+		}
+	}
+	if _, said := p.usable[name]; !said && err != nil {
+		p.errs = append(p.errs, err)
+	}
+	p.usable[name] = err
+	return r, err == nil
+}
+
+// objectName is what everything is called that is made for the copy of s into
+// that repository: the claim's name for people; namespace, claim and
+// repository as a hash, since claims of one name from many namespaces meet in
+// the backup namespace; the run. It is a DNS label, as a pod's host name is.
+func objectName(s catalog.Snapshot, repository string) string {
+	sum := sha256.Sum256([]byte(s.Namespace + "/" + s.Claim + "/" + repository))
+	tail := "-" + hex.EncodeToString(sum[:4])
+	claim := strings.ReplaceAll(s.Claim, ".", "-")
+	return catalog.ObjectName(catalog.Shorten(claim, maxLabel-len(tail)-len(s.Run)-1)+tail, s.Run, maxLabel)
+}
+
+// maxLabel is the longest that a DNS label and a label's value may be.
+const maxLabel = 63
+
+// Repositories are those that the plan copies to, each once, by name.
+func (p Plan) Repositories() []catalog.Repository {
+	var used []catalog.Repository
+	for _, c := range p.Copies {
+		if !slices.ContainsFunc(used, func(r catalog.Repository) bool { return r.Name == c.Repository.Name }) {
+			used = append(used, c.Repository)
+		}
+	}
+	slices.SortFunc(used, func(a, b catalog.Repository) int { return cmp.Compare(a.Name, b.Name) })
+	return used
+}
+
+// Rights are what Run needs to be allowed to do, none if there is nothing to
+// copy.
+func (p Plan) Rights() []catalog.Right {
+	if len(p.Copies) == 0 {
+		return nil
+	}
+	const snapshots = "snapshot.storage.k8s.io"
+	var rights []catalog.Right
+	add := func(group, resource, namespace string, verbs ...string) {
+		for _, verb := range verbs {
+			rights = append(rights, catalog.Right{Verb: verb, Group: group, Resource: resource, Namespace: namespace})
+		}
+	}
+	add(snapshots, "volumesnapshotcontents", "", "get", "create", "delete")
+	add("storage.k8s.io", "storageclasses", "", "get")
+	ns := p.Request.BackupNamespace
+	add(snapshots, "volumesnapshots", ns, "create", "list", "watch", "delete")
+	add("", "persistentvolumeclaims", ns, "create", "watch", "delete")
+	add("batch", "jobs", ns, "create", "list", "watch", "delete")
+	add("", "pods", ns, "list", "watch")
+	for _, c := range p.Copies {
+		right := catalog.Right{Verb: "patch", Group: snapshots, Resource: "volumesnapshots", Namespace: c.Snapshot.Namespace}
+		if !slices.Contains(rights, right) {
+			rights = append(rights, right)
+		}
+	}
+	return rights
+}

@@ -1,0 +1,376 @@
+package offsite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/restic"
+)
+
+// cleanupTimeout bounds what is still done after ^C. A mover that is stopped
+// has a minute to remove its lock.
+const cleanupTimeout = 3 * time.Minute
+
+// ErrDetached says that a mover was left running.
+var ErrDetached = errors.New("its mover runs on")
+
+// errTimeout is the cause of a context that Request.Timeout has ended.
+var errTimeout = errors.New("not in time")
+
+// State is what became of a copy.
+type State string
+
+// The states.
+const (
+	Copied   State = "Ok"
+	Known    State = "AlreadyThere" // on record before
+	Partial  State = "Partial"      // in the repository, but some files could not be read; it is not recorded
+	Failed   State = "Failed"
+	Detached State = "Detached"   // its mover runs on
+	Skipped  State = "NotStarted" // interrupted before its mover was started; nothing is left of it
+)
+
+// Outcome is one copy and what became of it.
+type Outcome struct {
+	Copy   Copy
+	State  State
+	Result catalog.Copy // where State is Copied, Known or Partial
+	Took   time.Duration
+	// Err is a catalog.Failure, nil where State is Copied or Known.
+	Err error
+	// Left is why something that was made for the copy could not be removed;
+	// nil if nothing is left, or its mover runs on. It says nothing about the copy.
+	Left error
+}
+
+// Run makes the copies of p, at most Request.Parallel at once. The outcomes
+// are in p's order. A copy that fails stops no other; the error joins theirs.
+//
+// When ctx ends, movers that run are left running, with all that they need,
+// and their errors are ErrDetached: Collect finds them later. What was begun
+// and has no mover yet is removed. now is the caller's clock.
+func Run(ctx context.Context, c Cluster, now func() time.Time, p Plan, w catalog.Watcher) ([]Outcome, error) {
+	if p.Request.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, p.Request.Timeout, errTimeout)
+		defer cancel()
+	}
+	outcomes := make([]Outcome, len(p.Copies))
+	errs := make([]error, len(p.Copies))
+	places := make(chan struct{}, max(p.Request.Parallel, 1))
+	classes := &classes{cluster: c, known: map[string]catalog.StorageClass{}}
+	var running sync.WaitGroup
+	for i, copy := range p.Copies {
+		running.Go(func() {
+			m := &making{cluster: c, now: now, request: p.Request, copy: copy, watcher: w, classes: classes}
+			outcomes[i] = m.queue(ctx, places)
+			errs[i] = outcomes[i].Err
+		})
+	}
+	running.Wait()
+	return outcomes, errors.Join(errs...)
+}
+
+// classes reads each storage class once.
+type classes struct {
+	cluster Cluster
+	mu      sync.Mutex
+	known   map[string]catalog.StorageClass
+}
+
+func (c *classes) read(ctx context.Context, name string) (catalog.StorageClass, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	class, ok := c.known[name]
+	if ok {
+		return class, nil
+	}
+	class, err := c.cluster.StorageClass(ctx, name)
+	if err == nil {
+		c.known[name] = class
+	}
+	return class, err
+}
+
+// making is one copy on its way.
+type making struct {
+	cluster Cluster
+	now     func() time.Time
+	request Request
+	copy    Copy
+	watcher catalog.Watcher
+	classes *classes
+
+	began time.Time
+	stage stage
+	class catalog.StorageClass
+	pod   string
+}
+
+// stage is how far a copy has come, and so what there is to remove.
+type stage int
+
+const (
+	nothing stage = iota
+	static
+	clone
+	mover
+)
+
+// queue waits for a place and makes the copy.
+func (m *making) queue(ctx context.Context, places chan struct{}) Outcome {
+	if m.copy.Recorded {
+		result, _ := m.copy.Snapshot.CopyIn(m.copy.Repository.Name)
+		return Outcome{Copy: m.copy, State: Known, Result: result}
+	}
+	select {
+	case places <- struct{}{}:
+		defer func() { <-places }()
+	case <-ctx.Done():
+	}
+	m.began = m.now()
+	outcome := Outcome{Copy: m.copy}
+	if err := context.Cause(ctx); err != nil {
+		outcome.State, outcome.Err = Skipped, m.interrupted(err, "not started")
+	} else {
+		m.tell(catalog.Event{State: catalog.Started})
+		outcome = m.make(ctx)
+	}
+	outcome.Took = m.now().Sub(m.began)
+	m.announce(outcome)
+	return outcome
+}
+
+// make is the whole way of one copy.
+func (m *making) make(ctx context.Context) (outcome Outcome) {
+	outcome = Outcome{Copy: m.copy, State: Failed}
+	if outcome.Err = m.start(ctx); outcome.Err != nil {
+		if ctx.Err() != nil {
+			outcome.State, outcome.Err = Skipped, m.interrupted(context.Cause(ctx), "not started")
+		}
+		outcome.Left = m.cleanUp(ctx)
+		return outcome
+	}
+	end, err := m.follow(ctx)
+	if lost(err) {
+		outcome.State, outcome.Err = Detached, m.detached(ctx, err)
+		return outcome
+	}
+	if err == nil {
+		outcome.State, outcome.Result, err = m.result(end)
+	}
+	outcome.Err = m.failed(err)
+	if outcome.State == Copied {
+		outcome.Err = m.record(ctx, outcome.Result)
+	}
+	if outcome.State == Copied && outcome.Err != nil {
+		outcome.State = Failed
+		if !errors.Is(outcome.Err, catalog.ErrGone) {
+			// The mover's report is the only trace of the copy: it stays
+			// until somebody has written it down.
+			return outcome
+		}
+	}
+	outcome.Left = m.cleanUp(ctx)
+	return outcome
+}
+
+// follow watches the copy's mover until it has ended.
+func (m *making) follow(ctx context.Context) (restic.End, error) {
+	f := &follower{
+		cluster: m.cluster, namespace: m.request.BackupNamespace, name: m.copy.Name, clone: m.copy.Name, tell: m.tell,
+	}
+	end, err := f.follow(ctx)
+	m.pod = end.Pod
+	return end, err
+}
+
+// lost reports whether err says nothing of the mover, but that it can be
+// followed no longer: it may well make its copy yet.
+func lost(err error) bool {
+	var t *troubled
+	return err != nil && !errors.As(err, &t) && !errors.Is(err, catalog.ErrGone)
+}
+
+// start makes all that the copy needs, its mover last. Before the first write
+// all is known that can be known without one.
+func (m *making) start(ctx context.Context) error {
+	s, ns, name := m.copy.Snapshot, m.request.BackupNamespace, m.copy.Name
+	clonedAs, err := m.clone(ctx)
+	if err != nil {
+		return m.failed(err)
+	}
+	job, err := m.job()
+	if err != nil {
+		return m.failed(err)
+	}
+	exposed := catalog.Snapshot{Namespace: ns, Name: name, Claim: s.Claim, Role: catalog.RoleStatic, Run: s.Run}
+	m.stage = static
+	if err := m.cluster.Expose(ctx, s, exposed); err != nil {
+		return m.failed(fmt.Errorf("make static copy %s/%s: %w", ns, name, err))
+	}
+	m.stage = clone
+	if err := m.cluster.CreateClone(ctx, clonedAs, name); err != nil {
+		return m.failed(fmt.Errorf("make clone %s/%s: %w", ns, name, err))
+	}
+	m.stage = mover
+	if err := m.cluster.StartMover(ctx, job); err != nil {
+		return m.failed(fmt.Errorf("start mover %s/%s: %w", ns, name, err))
+	}
+	return nil
+}
+
+// clone is the claim that the mover reads. Its size is what the driver says
+// that the snapshot needs, else what the volume had: not what the claim has
+// grown to since.
+func (m *making) clone(ctx context.Context) (catalog.Claim, error) {
+	s := m.copy.Snapshot
+	if s.Record == nil {
+		return catalog.Claim{}, errors.New("the snapshot has no record that says what volume it was taken of")
+	}
+	source := s.Record.Claim
+	if source.StorageClass == "" {
+		return catalog.Claim{}, errors.New("its claim had no storage class, so no clone of it can be made")
+	}
+	var err error
+	if m.class, err = m.classes.read(ctx, source.StorageClass); err != nil {
+		return catalog.Claim{}, err
+	}
+	size := s.RestoreSize
+	if size == 0 {
+		size = source.Capacity
+	}
+	labels := catalog.Ours(catalog.RoleClone, s.Run)
+	labels[catalog.LabelNamespace] = s.Namespace
+	labels[catalog.LabelClaim] = catalog.ClaimLabel(s.Claim)
+	return catalog.Claim{
+		Namespace: m.request.BackupNamespace, Name: m.copy.Name,
+		Labels: labels, Annotations: catalog.HandsOff(), Role: catalog.RoleClone,
+		StorageClass: source.StorageClass, Request: size,
+		AccessModes: []string{"ReadWriteOnce"}, VolumeMode: "Filesystem",
+	}, nil
+}
+
+// job is the mover. Where the class waits for the first consumer the clone is
+// made where the mover is scheduled, and that must be where the storage has
+// the snapshot: where the source volume is. A class that does not wait chooses
+// itself.
+func (m *making) job() (restic.Job, error) {
+	b := restic.Backup{
+		Namespace: m.request.BackupNamespace, Name: m.copy.Name, Image: m.request.Image,
+		Repository: m.copy.Repository, Snapshot: m.copy.Snapshot,
+		Claim: m.copy.Name, Deadline: m.request.Deadline,
+	}
+	if m.class.WaitsForConsumer {
+		b.NodeAffinity = m.copy.Snapshot.Record.Claim.NodeAffinity
+	}
+	job, dropped, err := b.Job()
+	for _, what := range dropped {
+		m.tell(catalog.Event{State: catalog.Warning, Message: fmt.Sprintf("the copy's record goes without %s: it would be too long for restic", what)})
+	}
+	return job, err
+}
+
+// result is what the mover's end says of the copy.
+func (m *making) result(end restic.End) (State, catalog.Copy, error) {
+	report := restic.ReadReport(end.Text, end.Exit)
+	var result catalog.Copy
+	if report.Summary != nil {
+		result = catalog.Copy{
+			Repository: m.copy.Repository.Name, Snapshot: report.Summary.Snapshot,
+			Bytes: report.Summary.Bytes, Added: report.Summary.Added, Finished: end.Finished.UTC(),
+		}
+	}
+	err := ended(end, report, restic.StepBackup)
+	switch {
+	case err == nil:
+		return Copied, result, nil
+	case report.Exit == restic.ExitPartial && report.Summary != nil:
+		return Partial, result, err
+	}
+	return Failed, catalog.Copy{}, err
+}
+
+// ended is why a mover did not do what it was for, with what the cluster knows
+// beyond its report.
+func ended(end restic.End, report restic.Report, want string) error {
+	if end.Pod == "" {
+		return &restic.Error{Report: restic.Report{Exit: restic.ExitFailed, Lines: []string{end.Reason + ": " + end.Message}}}
+	}
+	err := report.Err(want)
+	if err != nil && end.Killed != "" {
+		err = fmt.Errorf("%s: %w", end.Killed, err)
+	}
+	if err != nil && end.Reason == "DeadlineExceeded" {
+		err = fmt.Errorf("%s: %w", end.Reason, err)
+	}
+	return err
+}
+
+// record writes the copy down. It is done, so ^C does not keep it from that.
+func (m *making) record(ctx context.Context, result catalog.Copy) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	err := m.cluster.AddCopy(ctx, m.copy.Snapshot, result)
+	if err == nil {
+		return nil
+	}
+	return m.unrecorded(result, err)
+}
+
+// cleanUp removes what was made for the copy, in the order in which one holds
+// the other, and stops where it cannot: what is left carries our labels.
+func (m *making) cleanUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	err := remove(ctx, m.cluster, m.request.BackupNamespace, m.copy.Name, m.stage, m.class.Retains)
+	if err != nil {
+		m.tell(catalog.Event{State: catalog.Warning, Message: err.Error()})
+	}
+	return err
+}
+
+// remove removes what is named name in namespace, down from stage.
+func remove(ctx context.Context, c Cluster, namespace, name string, from stage, reclaim bool) error {
+	if from >= mover {
+		if err := c.RemoveMover(ctx, namespace, name); err != nil {
+			return fmt.Errorf("remove mover %s/%s: %w", namespace, name, err)
+		}
+	}
+	if from >= clone {
+		if err := c.RemoveClone(ctx, namespace, name, reclaim); err != nil {
+			return fmt.Errorf("remove clone %s/%s: %w", namespace, name, err)
+		}
+	}
+	if from >= static {
+		if err := c.RemoveStatic(ctx, namespace, name); err != nil {
+			return fmt.Errorf("remove static copy %s/%s: %w", namespace, name, err)
+		}
+	}
+	return nil
+}
+
+// announce tells how it ended.
+func (m *making) announce(o Outcome) {
+	e := catalog.Event{State: catalog.OK, Took: o.Took, Copy: o.Result.Snapshot, Bytes: o.Result.Bytes, Added: o.Result.Added}
+	if o.Err != nil {
+		e.State, e.Message = catalog.Failed, o.Err.Error()
+	}
+	m.tell(e)
+}
+
+// tell fills in what all events of this copy have in common.
+func (m *making) tell(e catalog.Event) {
+	s := m.copy.Snapshot
+	e.Time, e.Run, e.Phase = m.now(), s.Run, catalog.PhaseUpload
+	e.Namespace, e.App, e.Claim, e.Name = s.Namespace, s.App(), s.Claim, s.Name
+	e.Repository = m.copy.Repository.Name
+	if e.Pod == "" {
+		e.Pod = m.pod
+	}
+	m.watcher.Event(e)
+}

@@ -1,0 +1,246 @@
+// Package restic is the mover as a value: the Job that runs restic, with
+// everything it needs and no secret in it, and what restic says, read: its
+// JSON lines, its exit codes, and the report that a mover leaves behind.
+//
+// It is pure. It knows nothing of Kubernetes beyond the words, and it never
+// runs restic.
+package restic
+
+import (
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+)
+
+// DefaultImage is restic's own image. Its version is the oldest that we work
+// with: older ones call a backup complete that left a source out.
+const DefaultImage = "docker.io/restic/restic:0.19.1"
+
+// Where a mover finds what it works with. DataPath is part of a repository's
+// contract: restic finds the copy before this one, and so what has not
+// changed, by host and path.
+const (
+	DataPath       = "/data"
+	RepositoryPath = "/repository" // the Secret, one file an entry
+	CachePath      = "/cache"
+	TempPath       = "/tmp"
+)
+
+const (
+	// patience is how long a repository may take to answer at all.
+	patience = time.Minute
+	// lockPatience is how long restic waits for another's lock.
+	lockPatience = 10 * time.Minute
+	// setup is what a mover may take beyond its deadline: for scheduling,
+	// the image, the volume.
+	setup = 30 * time.Minute
+	// keep is how long a finished mover stands if nobody removes it: its
+	// report is all that tells the next run that the copy was made.
+	keep = 7 * 24 * time.Hour
+	// maxTag is how long a tag is known to be stored whole.
+	maxTag = 4096
+	// timeForm is what restic's --time takes; in the mover local time is UTC.
+	timeForm = "2006-01-02 15:04:05"
+)
+
+//go:embed mover.sh
+var script string
+
+// Job is one mover: all that its Kubernetes Job is made from.
+type Job struct {
+	Namespace, Name     string
+	Labels, Annotations map[string]string
+
+	Image   string
+	Command []string // without a value in it: the same for every mover
+	Args    []string // nothing secret: anyone may read them
+	Env     []Env
+	Secret  string // whose entries are the environment and lie in RepositoryPath
+	// Claim is mounted read-only at DataPath; "" for no volume.
+	Claim string
+	// NodeAffinity is a PersistentVolume's spec.nodeAffinity as JSON, which
+	// the pod keeps to; nil for none.
+	NodeAffinity json.RawMessage
+
+	// CPU and Memory are asked for, MemoryLimit is all it may have; as
+	// Kubernetes writes quantities.
+	CPU, Memory, MemoryLimit string
+
+	// Deadline ends the Job, retries included, counted from its start.
+	Deadline time.Duration
+	// Keep is how long the Job stands once it has finished.
+	Keep time.Duration
+}
+
+// Env is one variable of a mover's environment.
+type Env struct{ Name, Value string }
+
+// Backup is what a copy is made from.
+type Backup struct {
+	Namespace, Name string // of the Job, in the backup namespace
+	Image           string
+	Repository      catalog.Repository
+	Snapshot        catalog.Snapshot
+	Claim           string          // the clone's
+	NodeAffinity    json.RawMessage // nil for none
+	Deadline        time.Duration   // for restic itself
+}
+
+// Job is the mover that makes the copy. What did not fit into the record's tag
+// is named in dropped. It fails if the snapshot has no time of its cut, or
+// nothing makes the record fit.
+func (b Backup) Job() (job Job, dropped []string, err error) {
+	if b.Snapshot.Cut.IsZero() {
+		return Job{}, nil, errors.New("the time of its cut is not known")
+	}
+	record, dropped, err := recordTag(b.Snapshot.Record)
+	if err != nil {
+		return Job{}, nil, err
+	}
+	s := b.Snapshot
+	args := []string{
+		"backup", "--json", "--retry-lock", lockPatience.String(),
+		"--host", Host(b.Repository.Cluster, s.Namespace, s.Claim),
+		"--time", s.Cut.UTC().Format(timeForm),
+	}
+	for _, tag := range append(Tags(s), record...) {
+		args = append(args, "--tag", tag)
+	}
+	job, err = mover(b.Namespace, b.Name, b.Image, b.Repository, s.Run)
+	if err != nil {
+		return Job{}, nil, err
+	}
+	if err := aim(&job, s, b.Repository.Name); err != nil {
+		return Job{}, nil, err
+	}
+	job.Args = arguments("backup", b.Deadline, append(args, DataPath))
+	job.Env = append(job.Env, Env{"BACKSNAP_NAMESPACE", s.Namespace})
+	job.Claim, job.NodeAffinity = b.Claim, b.NodeAffinity
+	job.Deadline = b.Deadline + setup
+	return job, dropped, nil
+}
+
+// Init is what a repository is made from.
+type Init struct {
+	Namespace, Name string // of the Job
+	Image           string
+	Repository      catalog.Repository
+	Run             catalog.Run
+	// For is what {namespace} in the address stands for; "" where there is none.
+	For      string
+	Deadline time.Duration
+}
+
+// Job is the mover that makes the repository. One that is there already is
+// left as it is.
+func (i Init) Job() (Job, error) {
+	job, err := mover(i.Namespace, i.Name, i.Image, i.Repository, i.Run)
+	if err != nil {
+		return Job{}, err
+	}
+	job.Args = arguments("init", i.Deadline, []string{"init", "--json"})
+	job.Env = append(job.Env, Env{"BACKSNAP_NAMESPACE", i.For})
+	job.Deadline = i.Deadline + setup
+	return job, nil
+}
+
+// mover is what all movers have in common.
+func mover(namespace, name, image string, r catalog.Repository, run catalog.Run) (Job, error) {
+	if r.Secret == "" {
+		return Job{}, fmt.Errorf("repository %s has no Secret", r.Name)
+	}
+	return Job{
+		Namespace: namespace, Name: name, Image: image, Secret: r.Secret, Keep: keep,
+		Labels:      catalog.Ours(catalog.RoleMover, run),
+		Annotations: catalog.HandsOff(),
+		Command:     []string{"/bin/sh", "-c", script, "backsnap"},
+		CPU:         "100m", Memory: "256Mi", MemoryLimit: "1Gi",
+		Env: []Env{
+			// Above this Go collects its garbage more often; below, restic is
+			// as fast as it can be.
+			{"GOMEMLIMIT", "870MiB"},
+			{"RESTIC_CACHE_DIR", CachePath},
+			// A line every two seconds: enough to show, little to keep.
+			{"RESTIC_PROGRESS_FPS", "0.5"},
+			// restic takes --time as local time.
+			{"TZ", "UTC"},
+			{"TMPDIR", TempPath},
+		},
+	}, nil
+}
+
+// aim says on the Job what it copies.
+func aim(job *Job, s catalog.Snapshot, repository string) error {
+	source, err := json.Marshal(catalog.Source{
+		Namespace: s.Namespace, Claim: s.Claim, Snapshot: s.Name, UID: s.UID, Repository: repository,
+	})
+	if err != nil {
+		return fmt.Errorf("write source: %w", err)
+	}
+	job.Labels[catalog.LabelNamespace] = s.Namespace
+	job.Labels[catalog.LabelClaim] = catalog.ClaimLabel(s.Claim)
+	job.Annotations[catalog.AnnotationSource] = string(source)
+	return nil
+}
+
+// arguments are those of the wrapper, and after them restic's.
+func arguments(mode string, limit time.Duration, args []string) []string {
+	seconds := func(d time.Duration) string { return strconv.Itoa(max(1, int(d.Seconds()))) }
+	return append([]string{mode, seconds(patience), seconds(limit)}, args...)
+}
+
+// Host is what restic calls the machine that a claim's copies come from.
+func Host(cluster, namespace, claim string) string { return path.Join(cluster, namespace, claim) }
+
+// Tags are those of a copy of s, but for the record. They are set when the
+// copy is made and never changed.
+func Tags(s catalog.Snapshot) []string {
+	tags := []string{"backsnap", "ns=" + s.Namespace, "pvc=" + s.Claim}
+	if s.Record != nil {
+		tags = append(tags, "uid="+s.Record.Claim.UID)
+	}
+	tags = append(tags, "snapshot="+s.Name, "vsuid="+s.UID, "run="+string(s.Run))
+	if s.Record != nil {
+		// A set may be named after several workloads, and restic splits a
+		// tag at its commas.
+		app := strings.ReplaceAll(s.Record.App, ",", "+")
+		tags = append(tags, "app="+app, "set="+strconv.Itoa(len(s.Record.Members)))
+	}
+	return append(tags, "consistency="+string(s.Consistency), "retain="+s.Retain)
+}
+
+// recordTag is the tag that holds r, one or none, and what was left out of r
+// to keep it short: where the volume lies, which a copy does not depend on,
+// then the list of dumps, which lies in the volume too.
+func recordTag(r *catalog.Record) (tag, dropped []string, err error) {
+	if r == nil {
+		return nil, nil, nil
+	}
+	short := *r
+	for {
+		value, err := short.Tag()
+		if err != nil {
+			return nil, nil, err
+		}
+		value = "record=" + value
+		switch {
+		case len(value) <= maxTag:
+			return []string{value}, dropped, nil
+		case short.Claim.NodeAffinity != nil:
+			short.Claim.NodeAffinity = nil
+			dropped = append(dropped, "the volume's node affinity")
+		case short.Dumps != nil:
+			short.Dumps = nil
+			dropped = append(dropped, "the list of dumps")
+		default:
+			return nil, nil, fmt.Errorf("its record takes %d bytes as a tag, restic is known to store %d", len(value), maxTag)
+		}
+	}
+}

@@ -1,0 +1,128 @@
+# What a mover runs: restic, once, and a report of it that outlives the log.
+#
+#   sh -c THIS backsnap backup PATIENCE LIMIT RESTIC-ARGUMENTS...
+#   sh -c THIS backsnap init   PATIENCE LIMIT RESTIC-ARGUMENTS...
+#
+# PATIENCE is how many seconds the repository has to answer at all, LIMIT how
+# many the work itself may take: restic asks a bucket that does not exist again
+# and again, and prints nothing. $BACKSNAP_NAMESPACE stands in for {namespace}
+# in the repository's address: here and not in the pod's spec, because the
+# address may hold a password.
+#
+# The shell is the container's first process and gets the TERM of a pod that
+# is deleted. It hands it on, so that restic removes its lock.
+set -u
+mode=$1 patience=$2 limit=$3
+shift 3
+pipe=${TMPDIR:-/tmp}/backsnap-$$
+child='' stopped='' step='' code=0 said=''
+newline='
+'
+
+trap 'stopped=yes; if [ -n "$child" ]; then kill -TERM "$child" 2>/dev/null; fi' TERM INT
+
+# address puts the namespace in its place.
+address() {
+	mark='{namespace}' before='' rest=${RESTIC_REPOSITORY-}
+	while :; do
+		case $rest in
+		*"$mark"*) ;;
+		*) break ;;
+		esac
+		before=$before${rest%%"$mark"*}${BACKSNAP_NAMESPACE-}
+		rest=${rest#*"$mark"}
+	done
+	if [ -n "$before" ]; then
+		RESTIC_REPOSITORY=$before$rest
+		export RESTIC_REPOSITORY
+	fi
+}
+
+# listen hands restic's lines on to the log. What it prints last, to file
+# descriptor 3, is what the report needs: how many errors there were, the
+# summary, the first three and the last two of the other lines. All in all it
+# stays below the 4096 bytes that a pod's status has room for.
+listen() {
+	errors=0 others=0 summary='' first='' last='' final=''
+	while IFS= read -r line || [ -n "$line" ]; do
+		printf '%s\n' "$line"
+		case $line in
+		'' | '{"message_type":"status"'* | '{"message_type":"verbose_status"'*) continue ;;
+		'{"message_type":"summary"'* | '{"message_type":"initialized"'*)
+			summary=$line
+			continue
+			;;
+		'{"message_type":"error"'*) errors=$((errors + 1)) ;;
+		esac
+		others=$((others + 1))
+		if [ "$others" -le 3 ]; then
+			first=$first$(printf '%.600s' "$line")$newline
+		else
+			last=$final final=$line
+		fi
+	done
+	printf 'errors=%s\n%.1000s\n%s%.600s\n%.600s\n' "$errors" "$summary" "$first" "$last" "$final" >&3
+}
+
+# call runs restic as step $1 within $2 seconds and leaves its exit code in
+# code, 124 if the time was up, and what there is to report in said.
+call() {
+	step=$1 seconds=$2
+	shift 2
+	mkfifo "$pipe" || exit 1
+	listen <"$pipe" 3>"$pipe.said" &
+	listener=$!
+	out=$pipe
+	if [ "$step" = check ]; then out=/dev/null; fi
+	timeout "$seconds" restic "$@" >"$out" 2>"$pipe" &
+	child=$!
+	if [ -n "$stopped" ]; then kill -TERM "$child" 2>/dev/null; fi
+	await "$child"
+	# timeout says 124, or, where it is the process itself that becomes
+	# restic, restic says that it was interrupted.
+	case $stopped$code in
+	124 | 130 | 143) code=124 ;;
+	yes143) code=130 ;;
+	esac
+	ended=$code
+	await "$listener"
+	code=$ended child=''
+	said=$(cat "$pipe.said")
+	rm -f "$pipe" "$pipe.said"
+}
+
+# await waits until process $1 is over, however many signals come between,
+# and leaves its exit code in code.
+await() {
+	while :; do
+		wait "$1"
+		code=$?
+		kill -0 "$1" 2>/dev/null || return 0
+	done
+}
+
+check() { call check "$patience" cat config --json --no-lock; }
+
+address
+case $mode in
+backup)
+	check
+	if [ "$code" -eq 0 ]; then call backup "$limit" "$@"; fi
+	;;
+init)
+	# First init: it makes a bucket that is not there, for which check would
+	# wait in vain. It refuses where a repository is, and check knows why.
+	call init "$limit" "$@"
+	if [ "$code" -ne 0 ] && [ -z "$stopped" ]; then
+		failed=$code why=$said
+		check
+		case $code in
+		0 | 12) ;;
+		*) step=init code=$failed said=$why ;;
+		esac
+	fi
+	;;
+*) exit 2 ;;
+esac
+printf 'backsnap step=%s exit=%s\n%s\n' "$step" "$code" "$said" >/dev/termination-log
+exit "$code"

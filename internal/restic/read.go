@@ -1,0 +1,259 @@
+package restic
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+)
+
+// Exit is an exit code of a mover: restic's own (restic manual, "Exit codes"),
+// and those of the wrapper.
+type Exit int
+
+// The exit codes that have a name. Any other is a failure.
+const (
+	ExitOK           Exit = 0
+	ExitFailed       Exit = 1
+	ExitBug          Exit = 2 // Go runtime error, out of memory among them
+	ExitPartial      Exit = 3 // the copy was made, some files are not in it
+	ExitNoRepository Exit = 10
+	ExitLocked       Exit = 11
+	ExitPassword     Exit = 12
+	ExitTimeout      Exit = 124 // ours: it did not end in time
+	ExitMissing      Exit = 127 // the shell's: the image has no restic
+	ExitCancelled    Exit = 130 // TERM
+	ExitKilled       Exit = 137 // KILL: mostly for want of memory
+)
+
+// Final are the codes after which another attempt would end alike, in
+// ascending order.
+var Final = []Exit{ExitPartial, ExitNoRepository, ExitLocked, ExitPassword, ExitTimeout, ExitMissing}
+
+// String is what a person reads.
+func (e Exit) String() string {
+	switch e {
+	case ExitOK:
+		return "done"
+	case ExitBug:
+		return "restic crashed"
+	case ExitPartial:
+		return "some files could not be read"
+	case ExitNoRepository:
+		return "the repository does not exist"
+	case ExitLocked:
+		return "the repository is locked"
+	case ExitPassword:
+		return "the password is wrong"
+	case ExitTimeout:
+		return "restic did not end in time"
+	case ExitMissing:
+		return "the image has no restic"
+	case ExitCancelled:
+		return "restic was told to stop"
+	case ExitKilled:
+		return "restic was killed, most likely because it ran out of memory"
+	}
+	return "exit " + strconv.Itoa(int(e))
+}
+
+// Code is the kind of failure that e is, "" for ExitOK.
+func (e Exit) Code() catalog.Code {
+	switch e {
+	case ExitOK:
+		return ""
+	case ExitPartial:
+		return catalog.CodeRepoPartial
+	case ExitNoRepository:
+		return catalog.CodeNoRepository
+	case ExitLocked:
+		return catalog.CodeRepoLocked
+	case ExitPassword:
+		return catalog.CodeRepoPassword
+	}
+	return catalog.CodeMover
+}
+
+// Status is restic's progress, from a line of its log.
+type Status struct {
+	Bytes, Total int64 // Total grows until restic has seen all files
+	Rate         int64 // bytes a second, since it began
+	Left         time.Duration
+}
+
+// ReadStatus reads one line of a mover's log; false if it holds no progress.
+func ReadStatus(line []byte) (Status, bool) {
+	if !bytes.HasPrefix(line, []byte(`{"message_type":"status"`)) {
+		return Status{}, false
+	}
+	var said struct {
+		Done    int64 `json:"bytes_done"`
+		Total   int64 `json:"total_bytes"`
+		Elapsed int64 `json:"seconds_elapsed"`
+		Left    int64 `json:"seconds_remaining"`
+	}
+	if err := json.Unmarshal(line, &said); err != nil {
+		return Status{}, false
+	}
+	s := Status{Bytes: said.Done, Total: said.Total, Left: time.Duration(said.Left) * time.Second}
+	if said.Elapsed > 0 {
+		s.Rate = said.Done / said.Elapsed
+	}
+	return s, true
+}
+
+// Summary is what restic says of a backup that it made.
+type Summary struct {
+	Snapshot string // its id, 64 hexadecimal digits
+	Bytes    int64  // read
+	Added    int64  // stored in the repository, compressed
+	Files    int64
+	Took     time.Duration
+}
+
+// Steps of a mover.
+const (
+	StepCheck  = "check" // can the repository be opened
+	StepBackup = "backup"
+	StepInit   = "init"
+)
+
+// Report is what a mover left behind.
+type Report struct {
+	Step    string // the last one; "" if the mover was ended before it could say
+	Exit    Exit
+	Errors  int      // files that could not be read
+	Summary *Summary // nil if no copy was made
+	// Lines are what else restic said: the first and the last of it, without
+	// passwords. May be empty.
+	Lines []string
+}
+
+var header = regexp.MustCompile(`^backsnap step=(check|backup|init) exit=([0-9]{1,3})$`)
+
+// ReadReport reads the termination message of a mover's container that ended
+// with exit. Without a report, as when the container was killed, it is the
+// tail of the log, and that is quoted. A report that names another code than
+// the container's is not believed.
+func ReadReport(message string, exit int) Report {
+	r := Report{Exit: Exit(exit)}
+	first, rest, _ := strings.Cut(message, "\n")
+	said := header.FindStringSubmatch(first)
+	if said == nil {
+		rest = message
+	} else if r.Step = said[1]; said[2] != strconv.Itoa(exit) {
+		r.Exit = ExitFailed
+		r.Lines = append(r.Lines, fmt.Sprintf("the mover reports exit %s, its container exit %d", said[2], exit))
+	}
+	for line := range strings.Lines(rest) {
+		r.read(strings.TrimSpace(line))
+	}
+	if r.Step == "" || r.Exit != ExitOK && r.Exit != ExitPartial {
+		r.Summary = nil
+	}
+	return r
+}
+
+// read adds one line to the report.
+func (r *Report) read(line string) {
+	if count, ok := strings.CutPrefix(line, "errors="); ok {
+		if n, err := strconv.Atoi(count); err == nil {
+			r.Errors = n
+			return
+		}
+	}
+	said := message{}
+	if err := json.Unmarshal([]byte(line), &said); err != nil {
+		said = message{Type: "text", Message: line}
+	}
+	switch said.Type {
+	case "status", "verbose_status", "initialized":
+		return
+	case "summary":
+		r.Summary = said.summary()
+		return
+	case "error":
+		said.Message = said.Error.Message
+		if said.Item != "" && !strings.Contains(said.Message, said.Item) {
+			said.Message = said.Item + ": " + said.Message
+		}
+	}
+	for text := range strings.Lines(said.Message) {
+		if text = scrub(strings.TrimSpace(text)); text != "" {
+			r.Lines = append(r.Lines, text)
+		}
+	}
+}
+
+// message is any of restic's JSON lines that we read.
+type message struct {
+	Type    string `json:"message_type"`
+	Message string `json:"message"` // of exit_error
+	Error   struct {
+		Message string `json:"message"`
+	} `json:"error"`
+	Item string `json:"item"`
+
+	Snapshot string  `json:"snapshot_id"`
+	Bytes    int64   `json:"total_bytes_processed"`
+	Added    int64   `json:"data_added_packed"`
+	Files    int64   `json:"total_files_processed"`
+	Took     float64 `json:"total_duration"` // seconds
+}
+
+var snapshotID = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// summary is nil if it names no snapshot.
+func (m message) summary() *Summary {
+	if !snapshotID.MatchString(m.Snapshot) {
+		return nil
+	}
+	return &Summary{
+		Snapshot: m.Snapshot, Bytes: m.Bytes, Added: m.Added, Files: m.Files,
+		Took: time.Duration(m.Took * float64(time.Second)).Round(time.Millisecond),
+	}
+}
+
+var userinfo = regexp.MustCompile(`://[^/@\s]*@`)
+
+// scrub takes user name and password out of the addresses in text. restic
+// does that itself where it prints its repository; an error of a library may not.
+func scrub(text string) string { return userinfo.ReplaceAllString(text, "://") }
+
+// Err is why the mover did not do what it was for, nil if it did: a backup is
+// done when its exit code is 0 and it names its snapshot.
+func (r Report) Err(want string) error {
+	done := r.Exit == ExitOK && r.Step == want && (want != StepBackup || r.Summary != nil)
+	if done || want == StepInit && r.Existed() {
+		return nil
+	}
+	return &Error{Report: r}
+}
+
+// Existed reports whether a mover that was to make a repository found one.
+func (r Report) Existed() bool { return r.Step == StepCheck && r.Exit == ExitOK }
+
+// Error is a mover that failed, in restic's own words.
+type Error struct{ Report Report }
+
+// Error is the exit code in words, and what restic said.
+func (e *Error) Error() string {
+	text := e.Report.Exit.String()
+	switch {
+	case e.Report.Exit == ExitTimeout && e.Report.Step == StepCheck:
+		text = fmt.Sprintf("the repository did not answer within %s; does its bucket exist?", patience)
+	case e.Report.Exit == ExitOK:
+		text = "restic ended without a summary"
+	case e.Report.Exit == ExitPartial && e.Report.Errors > 0:
+		text = fmt.Sprintf("%d files could not be read", e.Report.Errors)
+	}
+	if len(e.Report.Lines) == 0 {
+		return text
+	}
+	return text + ": " + strings.Join(e.Report.Lines, "; ")
+}
