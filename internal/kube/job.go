@@ -282,7 +282,7 @@ func remove(ctx context.Context, name string, r removal) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	gone, deleted := false, false
-	err := observe(ctx, r.watch, named(name), observer{
+	err := observe(ctx, r.watch, only(name), observer{
 		opened: func() error {
 			if deleted {
 				err := again(ctx, func(ctx context.Context) error { return r.get(ctx, name) })
@@ -309,8 +309,8 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// named selects one object.
-func named(name string) metav1.ListOptions {
+// only selects one object.
+func only(name string) metav1.ListOptions {
 	return metav1.ListOptions{FieldSelector: "metadata.name=" + name}
 }
 

@@ -86,7 +86,7 @@ func never() bool { return false }
 func (f *following) watchJob(ctx context.Context, to chan<- watch.Event) error {
 	door := f.cluster.core.BatchV1().Jobs(f.namespace)
 	opened := 0
-	err := observe(ctx, door.Watch, named(f.name), observer{
+	err := observe(ctx, door.Watch, only(f.name), observer{
 		opened: func() error {
 			if opened++; opened == 1 {
 				return nil

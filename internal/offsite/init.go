@@ -78,7 +78,7 @@ func (i *initialising) check() error {
 	}
 	if r.Namespace == "" && strings.Contains(r.Repository.Address, "{namespace}") {
 		return usage(fmt.Sprintf("repository %s is one for each namespace: which one", r.Repository.Name),
-			fmt.Sprintf("kubectl backsnap repo init %s -n NAMESPACE", r.Repository.Name))
+			fmt.Sprintf("kubectl backsnap repo init %s --for-namespace NAMESPACE", r.Repository.Name))
 	}
 	return nil
 }
