@@ -48,12 +48,12 @@ func (c *cluster) check(ctx context.Context, changed bool) error {
 		if err != nil {
 			return err
 		}
-		err = poll(ctx, 2*time.Minute, func(ctx context.Context) error { return nodeReady(ctx, client, nodeName(node), since) })
+		err = c.pollParts(ctx, 2*time.Minute, func(ctx context.Context) error { return nodeReady(ctx, client, nodeName(node), since) })
 		if err != nil {
 			return fmt.Errorf("wait for %s: %w; the kubelet's log ends with\n%s", nodeName(node), err, tail(c.logFile(fmt.Sprintf("kubelet-%d", node))))
 		}
 	}
-	if err := poll(ctx, time.Minute, c.resolveName); err != nil {
+	if err := c.pollParts(ctx, time.Minute, c.resolveName); err != nil {
 		return fmt.Errorf("resolve names: %w; the log of coredns ends with\n%s", err, tail(c.logFile("coredns")))
 	}
 	if !changed {
@@ -68,6 +68,18 @@ func (c *cluster) check(ctx context.Context, changed bool) error {
 		}
 	}
 	return nil
+}
+
+// pollParts polls as long as every part lives.
+func (c *cluster) pollParts(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
+	return poll(ctx, timeout, func(ctx context.Context) error {
+		for _, p := range c.allParts() {
+			if _, alive, err := c.running(p.name); err != nil || !alive {
+				return &fatalError{fmt.Errorf("%s ended; %s ends with\n%s", p.name, c.logFile(p.name), tail(c.logFile(p.name)))}
+			}
+		}
+		return f(ctx)
+	})
 }
 
 func (c *cluster) startedAt(name string) (time.Time, error) {
@@ -157,11 +169,11 @@ func dialInside(ns, network, address string) (net.Conn, error) {
 func (c *cluster) probe(ctx context.Context, client kubernetes.Interface, node int) error {
 	objects := []byte(fill(probeObjects, "node", nodeName(node), "n", strconv.Itoa(node)))
 	// Not before the controllers have made the service account.
-	if err := poll(ctx, time.Minute, func(ctx context.Context) error { return c.apply(ctx, objects) }); err != nil {
+	if err := c.pollParts(ctx, time.Minute, func(ctx context.Context) error { return c.apply(ctx, objects) }); err != nil {
 		return fmt.Errorf("make a pod: %w", err)
 	}
 	name := fmt.Sprintf("cluster-probe-%d", node)
-	err := poll(ctx, 2*time.Minute, func(ctx context.Context) error {
+	err := c.pollParts(ctx, 2*time.Minute, func(ctx context.Context) error {
 		pod, err := client.CoreV1().Pods("kube-system").Get(ctx, name, metav1.GetOptions{})
 		if err == nil && pod.Status.Phase != corev1.PodRunning {
 			err = fmt.Errorf("pod %s is %s", name, pod.Status.Phase)

@@ -67,7 +67,10 @@ func TestKeyNamesTheContent(t *testing.T) {
 		{"the same elsewhere", true, func(*testing.T, string, *module) string { return "go1" }},
 		{"a test more", true, func(t *testing.T, dir string, _ *module) string { write(t, dir, "x_test.go", "y"); return "go1" }},
 		{"a document more", true, func(t *testing.T, dir string, _ *module) string { write(t, dir, "README.md", "y"); return "go1" }},
-		{"another source", false, func(t *testing.T, dir string, _ *module) string { write(t, dir, "main.go", "package  main"); return "go1" }},
+		{"another source", false, func(t *testing.T, dir string, _ *module) string {
+			write(t, dir, "main.go", "package  main")
+			return "go1"
+		}},
 		{"a file more", false, func(t *testing.T, dir string, _ *module) string { write(t, dir, "go.sum", ""); return "go1" }},
 		{"another Go", false, func(*testing.T, string, *module) string { return "go2" }},
 		{"other flags", false, func(_ *testing.T, _ string, m *module) string { m.tags = "y"; return "go1" }},
@@ -164,6 +167,7 @@ func TestResolveGivesADirectoryOneName(t *testing.T) {
 
 func TestSpecFollowsWhatAPartIsStartedFrom(t *testing.T) {
 	dir := t.TempDir()
+	c := &cluster{state: dir}
 	program := filepath.Join(dir, "program")
 	for _, name := range []string{"old", "new"} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o755); err != nil {
@@ -174,19 +178,25 @@ func TestSpecFollowsWhatAPartIsStartedFrom(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := part{args: []string{program, "-a"}, files: map[string]string{"f": "text"}}
-	specs := map[string]bool{p.spec(): true}
+	specs := map[string]bool{c.spec(p): true}
 	p.files = map[string]string{"f": "other"}
-	specs[p.spec()] = true
+	specs[c.spec(p)] = true
 	p.args = []string{program, "-b"}
-	specs[p.spec()] = true
+	specs[c.spec(p)] = true
 	p.env = []string{"A=b"}
-	specs[p.spec()] = true
+	specs[c.spec(p)] = true
 	if err := symlink(filepath.Join(dir, "new"), program); err != nil {
 		t.Fatal(err)
 	}
-	specs[p.spec()] = true
-	if len(specs) != 5 {
-		t.Errorf("%d specs of 5 different parts", len(specs))
+	specs[c.spec(p)] = true
+	p.with = "other"
+	specs[c.spec(p)] = true
+	if err := writeJSON(c.pidFile("other"), process{Pid: 1, Start: 2}); err != nil {
+		t.Fatal(err)
+	}
+	specs[c.spec(p)] = true
+	if len(specs) != 7 {
+		t.Errorf("%d specs of 7 different parts", len(specs))
 	}
 }
 

@@ -23,13 +23,18 @@ type part struct {
 	args  []string // the first is the path of the program
 	env   []string
 	files map[string]string // what it reads, by path; written before it starts
+	with  string            // a part, started before, whose end it would not outlive
 	ready func(context.Context) error
 }
 
 // spec names everything that p is started from; a part that runs with another
 // one is started anew.
-func (p part) spec() string {
+func (c *cluster) spec(p part) string {
 	sum := sha256.New()
+	if p.with != "" {
+		other, _, _ := c.running(p.with)
+		fmt.Fprintf(sum, "%d %d\n", other.Pid, other.Start)
+	}
 	program, _ := filepath.EvalSymlinks(p.args[0])
 	fmt.Fprintf(sum, "%q %q %q\n", program, p.args, p.env)
 	for _, path := range slices.Sorted(maps.Keys(p.files)) {
@@ -205,7 +210,7 @@ func (c *cluster) csi(d driver, node int) part {
 func (c *cluster) faults() string { return c.path("faults") }
 
 func (c *cluster) provisioner(d driver) part {
-	return part{name: "csi-provisioner-" + d.name, node: 1, args: c.program("csi-provisioner",
+	return part{name: "csi-provisioner-" + d.name, node: 1, with: "csi-" + d.name + "-1", args: c.program("csi-provisioner",
 		"--kubeconfig="+c.pki("csi-provisioner.kubeconfig"), "--csi-address="+d.socket(),
 		"--leader-election=false", "--default-fstype=ext4", "--extra-create-metadata", "--retry-interval-max=10s",
 		// A volume that waits for its consumer comes with one node, one that
@@ -217,7 +222,7 @@ func (c *cluster) provisioner(d driver) part {
 }
 
 func (c *cluster) snapshotter(d driver) part {
-	return part{name: "csi-snapshotter-" + d.name, node: 1, args: c.program("csi-snapshotter",
+	return part{name: "csi-snapshotter-" + d.name, node: 1, with: "csi-" + d.name + "-1", args: c.program("csi-snapshotter",
 		"--kubeconfig="+c.pki("csi-snapshotter.kubeconfig"), "--csi-address="+d.socket(),
 		"--leader-election=false", "--extra-create-metadata", "--retry-interval-max=10s",
 	)}
@@ -286,7 +291,7 @@ func fill(text string, pairs ...string) string {
 // start launches p unless it runs as it should. started tells which.
 func (c *cluster) start(ctx context.Context, p part) (started bool, err error) {
 	old, alive, err := c.running(p.name)
-	if err != nil || alive && old.Spec == p.spec() {
+	if err != nil || alive && old.Spec == c.spec(p) {
 		return false, err
 	}
 	if alive {

@@ -159,7 +159,7 @@ func (c *cluster) launch(p part) error {
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, tail(log.Name()))
 	}
-	id.Spec = p.spec()
+	id.Spec = c.spec(p)
 	return writeJSON(c.pidFile(p.name), id)
 }
 

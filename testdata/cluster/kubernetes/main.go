@@ -4,12 +4,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apiserver/pkg/server"
 	"k8s.io/component-base/cli"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
@@ -49,7 +49,7 @@ func command(name string) (*cobra.Command, error) {
 	case "kube-proxy":
 		return proxy.NewProxyCommand(), nil
 	case "kubelet":
-		return kubelet.NewKubeletCommand(server.SetupSignalContext()), nil
+		return kubelet.NewKubeletCommand(context.Background()), nil
 	case "kubectl":
 		return kubectl.NewDefaultKubectlCommand(), nil
 	}
