@@ -269,7 +269,9 @@ func (b *boardStore) Delete(object any) error {
 	return b.change(func(board *board) { delete(board.seen, v.Name) })
 }
 
-// Replace is the state as of version.
+// Replace is the state as of version. One that is older than what was told
+// already, as an API server may have that lags behind, is refused: what is
+// missing from it would seem to be deleted.
 func (b *boardStore) Replace(objects []any, version string) error {
 	seen := map[string]catalog.Snapshot{}
 	for _, object := range objects {
@@ -279,10 +281,17 @@ func (b *boardStore) Replace(objects []any, version string) error {
 		}
 		seen[v.Name] = fromObject(v)
 	}
-	return b.change(func(board *board) {
-		board.seen, board.synced = seen, true
-		board.reached(version)
+	behind := false
+	err := b.change(func(board *board) {
+		if behind = newer(board.version, version); !behind {
+			board.seen, board.synced = seen, true
+			board.reached(version)
+		}
 	})
+	if behind {
+		return fmt.Errorf("list is as of %s, which is in the past", version)
+	}
+	return err
 }
 
 // UpdateResourceVersion is called after each event.

@@ -41,6 +41,11 @@ func Connect(config *rest.Config, version string) (*Cluster, error) {
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = 50, 100
 	config.UserAgent = "kubectl-backsnap/" + version
+	if config.WarningHandler == nil && config.WarningHandlerWithContext == nil {
+		// The server's warnings are for authors of manifests; what matters to
+		// our users we say ourselves.
+		config.WarningHandler = rest.NoWarnings{}
+	}
 	// Custom resources speak JSON only; for the core kinds protobuf takes
 	// less time and memory.
 	binary := rest.CopyConfig(config)

@@ -11,6 +11,9 @@ import (
 
 const snapshotGroup = "snapshot.storage.k8s.io"
 
+// everywhere stands for the namespace of a right that is needed in all.
+const everywhere = "all namespaces"
+
 // explain is err as what a person sees of doing something that needs right:
 // a right that is missing and an API that is missing say what to do next.
 // Quotas and admission answer Forbidden too; an authorizer's answer reads
@@ -55,7 +58,11 @@ func canI(right catalog.Right) string {
 	if sub != "" {
 		command += " --subresource=" + sub
 	}
-	if right.Namespace != "" {
+	switch right.Namespace {
+	case "":
+	case everywhere:
+		command += " -A"
+	default:
 		command += " -n " + right.Namespace
 	}
 	return command

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -64,7 +65,7 @@ func each[T any](scope catalog.Scope, right catalog.Right, list func(namespace s
 	for _, namespace := range namespaces {
 		items, err := list(namespace)
 		if err != nil {
-			right.Verb, right.Namespace = "list", namespace
+			right.Verb, right.Namespace = "list", cmp.Or(namespace, everywhere)
 			return nil, explain(err, "list "+right.Resource, right)
 		}
 		all = append(all, items...)

@@ -20,6 +20,9 @@ import (
 // ours selects what we created.
 const ours = catalog.LabelManagedBy + "=" + catalog.ManagedBy
 
+// answerTimeout is how long the answer to a create is waited for.
+const answerTimeout = 10 * time.Second
+
 // errReplaced says that another object has the name now.
 var errReplaced = errors.New("another object has that name")
 
@@ -29,7 +32,8 @@ func snapshotRight(verb, namespace string) catalog.Right {
 
 // Create makes the VolumeSnapshot of s.Claim with s's labels, annotations and
 // class. One that the same run made of the same claim is taken as the answer
-// to an earlier attempt.
+// to an earlier attempt. ctx's end does not interrupt a request under way: what
+// it made would be there, and nobody would know its UID.
 func (c *Cluster) Create(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error) {
 	doing := fmt.Sprintf("create snapshot %s/%s", s.Namespace, s.Name)
 	object, err := snapshotObject(s)
@@ -39,6 +43,8 @@ func (c *Cluster) Create(ctx context.Context, s catalog.Snapshot) (catalog.Snaps
 	door := c.snapshots.SnapshotV1().VolumeSnapshots(s.Namespace)
 	var made *snapshotv1.VolumeSnapshot
 	err = again(ctx, func(ctx context.Context) (err error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
+		defer cancel()
 		made, err = door.Create(ctx, object, metav1.CreateOptions{})
 		return err
 	})
