@@ -119,20 +119,18 @@ func (p Pod) Claims() []string {
 }
 
 // Redact is a restic address without the user name and password it may hold,
-// as in `rest:https://user:password@host/`.
+// as in `rest:https://user:password@host/`. Where it cannot be told whether a
+// slash belongs to the password, the host is left out too.
 func Redact(address string) string {
 	scheme, rest, found := strings.Cut(address, "://")
-	if !found {
+	at := strings.LastIndexByte(rest, '@')
+	if !found || at < 0 {
 		return address
 	}
-	host, path, _ := strings.Cut(rest, "/")
-	if at := strings.LastIndexByte(host, '@'); at >= 0 {
-		host = host[at+1:]
+	if strings.Contains(rest[:at], "/") {
+		return scheme + "://***@" + rest[at+1:]
 	}
-	if path != "" || strings.Contains(rest, "/") {
-		host += "/" + path
-	}
-	return scheme + "://" + host
+	return scheme + "://" + rest[at+1:]
 }
 
 // Sort puts the inventory's slices in order of namespace and name.

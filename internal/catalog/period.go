@@ -47,7 +47,8 @@ func (p Period) Key(t time.Time) string {
 // claims by name, stands for: those of daily, weekly, monthly and so on for
 // which at least one of its claims has no ready snapshot in taken. t is in
 // the run's time zone. taken may hold any snapshots of that namespace,
-// unready ones and those of other claims among them.
+// unready ones, those that are being deleted and those of other claims among
+// them.
 func FreePeriods(t time.Time, claims []string, taken []Snapshot) map[Period]string {
 	free := map[Period]string{}
 	for _, p := range Periods {
@@ -70,7 +71,7 @@ func allStand(p Period, key string, claims []string, taken []Snapshot) bool {
 
 func stands(p Period, key, claim string, taken []Snapshot) bool {
 	for _, s := range taken {
-		if s.Ready && s.Role == "" && s.Claim == claim && s.Periods[p] == key {
+		if s.Ready && !s.Terminating && s.Role == "" && s.Claim == claim && s.Periods[p] == key {
 			return true
 		}
 	}

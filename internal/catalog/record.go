@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -72,7 +73,7 @@ type Dump struct {
 }
 
 // ReadRecord reads a record; nil without an error for "". One of a newer
-// version than RecordVersion is an error.
+// version than RecordVersion, and one that names no claim, are errors.
 func ReadRecord(text string) (*Record, error) {
 	if text == "" {
 		return nil, nil
@@ -83,6 +84,9 @@ func ReadRecord(text string) (*Record, error) {
 	}
 	if r.Version < 1 || r.Version > RecordVersion {
 		return nil, fmt.Errorf("version %d, this program knows %d", r.Version, RecordVersion)
+	}
+	if r.Claim.Name == "" {
+		return nil, errors.New("it names no claim")
 	}
 	return &r, nil
 }
@@ -105,6 +109,9 @@ func (r Record) Tag() (string, error) {
 	return base64.RawURLEncoding.EncodeToString(packed.Bytes()), nil
 }
 
+// maxRecord bounds what a tag may unpack to.
+const maxRecord = 1 << 20
+
 // ReadTag reads what Tag wrote.
 func ReadTag(tag string) (*Record, error) {
 	packed, err := base64.RawURLEncoding.DecodeString(tag)
@@ -115,9 +122,12 @@ func ReadTag(tag string) (*Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read record tag: %w", err)
 	}
-	text, err := io.ReadAll(io.LimitReader(r, 1<<20))
-	if err != nil {
+	text, err := io.ReadAll(io.LimitReader(r, maxRecord+1))
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("read record tag: %w", err)
+	case len(text) == 0 || len(text) > maxRecord:
+		return nil, fmt.Errorf("read record tag: it unpacks to %d bytes", len(text))
 	}
 	return ReadRecord(string(text))
 }

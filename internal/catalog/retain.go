@@ -20,11 +20,12 @@ func ParseRetain(s string) (Retain, error) {
 	if s == "calendar" || s == "daily_weekly_monthly" { // backup-ns's spelling
 		return Retain{Calendar: true}, nil
 	}
-	days, err := strconv.Atoi(strings.TrimSuffix(s, "d"))
-	if err != nil || !strings.HasSuffix(s, "d") || days < 1 || days > 36500 {
+	text, ok := strings.CutSuffix(s, "d")
+	days, err := strconv.ParseUint(text, 10, 16)
+	if !ok || err != nil || days < 1 || days > 36500 {
 		return Retain{}, fmt.Errorf("retain %q: want calendar, or days such as 30d", s)
 	}
-	return Retain{Days: days}, nil
+	return Retain{Days: int(days)}, nil
 }
 
 // String is what ParseRetain reads.

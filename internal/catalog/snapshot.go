@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -112,7 +113,8 @@ func (s Snapshot) Annotations() (map[string]string, error) {
 // ReadLabels fills in s what labels and annotations say. Times, status, name
 // and namespace are the caller's to fill. A record that cannot be read, or
 // of a version newer than ours, leaves Record nil and is an error beside the
-// filled value: such a snapshot is shown and kept, never judged.
+// filled value: such a snapshot is shown and kept, never judged. Copies that
+// cannot be read are an error too and leave Copies nil.
 func (s *Snapshot) ReadLabels(labels, annotations map[string]string) error {
 	s.Claim = labels[LabelClaim]
 	s.Role = Role(labels[LabelRole])
@@ -127,17 +129,27 @@ func (s *Snapshot) ReadLabels(labels, annotations map[string]string) error {
 			s.Periods[p] = key
 		}
 	}
-	if text := annotations[AnnotationCopies]; text != "" {
-		if err := json.Unmarshal([]byte(text), &s.Copies); err != nil {
-			return fmt.Errorf("read copies of %s/%s: %w", s.Namespace, s.Name, err)
-		}
-	}
-	record, err := ReadRecord(annotations[AnnotationRecord])
+	return errors.Join(s.readRecord(annotations[AnnotationRecord]), s.readCopies(annotations[AnnotationCopies]))
+}
+
+func (s *Snapshot) readRecord(text string) error {
+	record, err := ReadRecord(text)
 	if err != nil {
 		return fmt.Errorf("read record of %s/%s: %w", s.Namespace, s.Name, err)
 	}
 	if record != nil {
 		s.Record, s.Claim = record, record.Claim.Name
+	}
+	return nil
+}
+
+func (s *Snapshot) readCopies(text string) error {
+	if text == "" {
+		return nil
+	}
+	if err := json.Unmarshal([]byte(text), &s.Copies); err != nil {
+		s.Copies = nil
+		return fmt.Errorf("read copies of %s/%s: %w", s.Namespace, s.Name, err)
 	}
 	return nil
 }
@@ -152,7 +164,7 @@ func (s Snapshot) App() string {
 }
 
 // Tier is the longest period that s stands for, "pinned" for a pinned one,
-// its retention in days, else "".
+// else how it is retained, "days" or "calendar"; "" where nothing says.
 func (s Snapshot) Tier() string {
 	if s.Pinned {
 		return "pinned"
