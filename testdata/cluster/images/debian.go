@@ -71,8 +71,11 @@ func (d *debian) download(ctx context.Context, names []string) ([]string, error)
 	var debs []string
 	for _, n := range names {
 		found, err := filepath.Glob(filepath.Join(d.dir, "archives", n+"_*.deb"))
-		if err != nil || len(found) != 1 {
-			return nil, fmt.Errorf("download package %s: %d files: %w", n, len(found), err)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) != 1 {
+			return nil, fmt.Errorf("download package %s: %d files have its name", n, len(found))
 		}
 		debs = append(debs, found[0])
 	}
@@ -200,7 +203,7 @@ func (d *debian) unpack(ctx context.Context, name string) (string, error) {
 	return dir, run(exec.CommandContext(ctx, "dpkg-deb", "--extract", debs[0], dir))
 }
 
-// run runs cmd.
+// run is output for a command whose output is of no interest.
 func run(cmd *exec.Cmd) error {
 	_, err := output(cmd)
 	return err

@@ -88,7 +88,7 @@ func newLayerWriter(w io.Writer, drop []string) *layerWriter {
 	return &layerWriter{tar: tar.NewWriter(w), drop: drop, seen: map[string]bool{".": true}}
 }
 
-// file adds f, which must not be there yet.
+// file adds f, unless its name is there already.
 func (w *layerWriter) file(f file) error {
 	h := &tar.Header{Name: f.name, Mode: f.mode, Uid: f.id, Gid: f.id, ModTime: epoch, Typeflag: tar.TypeReg}
 	switch {

@@ -38,8 +38,7 @@ die() {
 	exit 1
 }
 
-# settings NAME...: gives every variable of the image its value, from NAME_FILE
-# where that is set.
+# settings gives every variable of the image its value; NAME_FILE stands for NAME.
 settings() {
 	from_file POSTGRES_PASSWORD ''
 	from_file POSTGRES_USER postgres
@@ -86,7 +85,7 @@ initialize() {
 	allow_hosts "$@"
 	export PGPASSWORD=$POSTGRES_PASSWORD
 	# It listens on the socket alone: nobody must take it for the real one.
-	pg_ctl -D "$PGDATA" -o "$(quoted "${@:2}") -c listen_addresses='' -p 5432" -w start
+	pg_ctl -D "$PGDATA" -o "$(quoted "${@:2}") -c listen_addresses='' -p ${PGPORT:-5432}" -w start
 	create_database
 	process /docker-entrypoint-initdb.d/*
 	pg_ctl -D "$PGDATA" -m fast -w stop
@@ -116,7 +115,7 @@ create_cluster() {
 	# The arguments are words in the shell's quoting, as in the official image.
 	eval "args=(${POSTGRES_INITDB_WALDIR:+--waldir \"\$POSTGRES_INITDB_WALDIR\"} $POSTGRES_INITDB_ARGS)"
 	env "${names[@]}" initdb -D "$PGDATA" --username="$POSTGRES_USER" \
-		--pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD") ${args[@]+"${args[@]}"}
+		--pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD") "${args[@]}"
 	if [ "${#names[@]}" -gt 0 ]; then
 		rm -f "${names[0]#*=}" "${names[1]#*=}"
 	fi
