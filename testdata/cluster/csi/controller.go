@@ -338,12 +338,12 @@ func (d *driver) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequest)
 		return nil, err
 	}
 	defer unlock()
-	devices, err := loopsOn(d.store.volumes.image(req.VolumeId))
+	loops, err := loopsOn(d.store.volumes.image(req.VolumeId))
 	if err != nil {
 		return nil, err
 	}
-	if len(devices) > 0 {
-		return nil, failf(codes.FailedPrecondition, "delete volume %s: in use by %v", req.VolumeId, devices)
+	if len(loops) > 0 {
+		return nil, failf(codes.FailedPrecondition, "delete volume %s: it is in use on node %s", req.VolumeId, loops[0].owner)
 	}
 	if err := d.store.volumes.remove(req.VolumeId); err != nil {
 		return nil, fmt.Errorf("delete volume %s: %w", req.VolumeId, err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -14,21 +15,23 @@ import (
 const maxOwner = 63
 
 // attachLoop gives the file a loop device, with direct I/O where the file can,
-// that remembers its owner. With autoclear the device goes when its last user
-// does, and the returned file is its first user: a driver killed before the
-// mount leaves nothing.
-func attachLoop(file, owner string, autoclear bool) (*os.File, error) {
-	backing, err := os.OpenFile(file, os.O_RDWR, 0)
+// that remembers its owner. LO_FLAGS_READ_ONLY makes one that refuses writes.
+// With LO_FLAGS_AUTOCLEAR the device goes when its last user does, and the
+// returned file is its first user: a driver killed before the mount leaves
+// nothing.
+func attachLoop(file, owner string, flags uint32) (*os.File, error) {
+	mode := os.O_RDWR
+	if flags&unix.LO_FLAGS_READ_ONLY != 0 {
+		mode = os.O_RDONLY
+	}
+	backing, err := os.OpenFile(file, mode, 0)
 	if err != nil {
 		return nil, fmt.Errorf("attach loop: %w", err)
 	}
 	defer backing.Close()
 	config := unix.LoopConfig{Fd: uint32(backing.Fd())}
-	config.Info.Flags = unix.LO_FLAGS_DIRECT_IO
+	config.Info.Flags = flags | unix.LO_FLAGS_DIRECT_IO
 	copy(config.Info.File_name[:maxOwner], owner)
-	if autoclear {
-		config.Info.Flags |= unix.LO_FLAGS_AUTOCLEAR
-	}
 	for {
 		device, err := freeLoop()
 		if err != nil {
@@ -64,24 +67,67 @@ func freeLoop() (*os.File, error) {
 	return os.OpenFile(path, os.O_RDWR, 0)
 }
 
-// ownerOf tells who attached the device; "" if it is free by now.
-func ownerOf(device string) (string, error) {
-	f, err := os.Open(device)
+// loop is an attached loop device.
+type loop struct{ device, owner string }
+
+// loopsOn lists the loop devices of file; none if there is no such file.
+func loopsOn(file string) ([]loop, error) {
+	attached, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
-		return "", fmt.Errorf("read owner: %w", err)
+		return nil, err
 	}
-	defer f.Close()
-	status, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
-	if errors.Is(err, unix.ENXIO) {
-		return "", nil
+	var loops []loop
+	for _, entry := range attached {
+		backing, err := os.ReadFile(entry)
+		if err != nil || !mayBe(string(backing), file) { // an error: detached since
+			continue
+		}
+		device := "/dev/" + strings.Split(entry, "/")[3]
+		f, err := os.OpenFile(device, os.O_RDONLY, 0)
+		if err != nil {
+			return nil, fmt.Errorf("list loop devices: %w", err)
+		}
+		owner, is, err := describe(f, file)
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+		if is {
+			loops = append(loops, loop{device, owner})
+		}
 	}
-	if err != nil {
-		return "", fmt.Errorf("read owner of %s: %w", device, err)
-	}
-	return unix.ByteSliceToString(status.File_name[:]), nil
+	return loops, nil
 }
 
-// detachLoop frees the device if it still is that of file, at once or when its
+// mayBe reports whether the kernel's name of a backing file looks like path.
+// The kernel knows only the end of it if the mount namespace in which it was
+// opened is gone. To open all devices instead and ask them would delay their
+// end, since the last one that closes an autoclear device frees it.
+func mayBe(backing, path string) bool {
+	backing = strings.TrimSuffix(strings.TrimSpace(backing), " (deleted)")
+	return filepath.Base(backing) == filepath.Base(path) &&
+		filepath.Base(filepath.Dir(backing)) == filepath.Base(filepath.Dir(path))
+}
+
+// describe tells who attached the open device and whether it is one of file.
+func describe(device *os.File, file string) (owner string, is bool, err error) {
+	status, err := unix.IoctlLoopGetStatus64(int(device.Fd()))
+	if errors.Is(err, unix.ENXIO) {
+		return "", false, nil // detached since
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("ask %s for its file: %w", device.Name(), err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(file, &st); errors.Is(err, unix.ENOENT) {
+		return "", false, nil
+	} else if err != nil {
+		return "", false, fmt.Errorf("stat %s: %w", file, err)
+	}
+	return unix.ByteSliceToString(status.File_name[:]), status.Device == st.Dev && status.Inode == st.Ino, nil
+}
+
+// detachLoop frees the device if it still is one of file, at once or when its
 // last user goes.
 func detachLoop(device, file string) error {
 	f, err := os.OpenFile(device, os.O_RDWR, 0)
@@ -90,8 +136,8 @@ func detachLoop(device, file string) error {
 	}
 	defer f.Close()
 	// Open, the device cannot be given to another file between look and leap.
-	backing, err := backingFile(filepath.Base(device))
-	if err != nil || backing != file {
+	_, is, err := describe(f, file)
+	if err != nil || !is {
 		return err
 	}
 	if err := unix.IoctlSetInt(int(f.Fd()), unix.LOOP_CLR_FD, 0); err != nil {
@@ -100,68 +146,28 @@ func detachLoop(device, file string) error {
 	return nil
 }
 
-// setReadOnly makes the device refuse writes, or take them again.
-func setReadOnly(device string, readOnly bool) error {
-	f, err := os.Open(device)
+// detachAll frees the loop devices of file.
+func detachAll(file string) error {
+	loops, err := loopsOn(file)
 	if err != nil {
-		return fmt.Errorf("set read-only: %w", err)
+		return err
 	}
-	defer f.Close()
-	value := 0
-	if readOnly {
-		value = 1
-	}
-	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.BLKROSET, value); err != nil {
-		return fmt.Errorf("set %s read-only to %t: %w", device, readOnly, err)
+	for _, l := range loops {
+		if err := detachLoop(l.device, file); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// loopsOn lists the loop devices whose file is path or lies below it.
-func loopsOn(path string) ([]string, error) {
-	dirs, err := filepath.Glob("/sys/block/loop*")
-	if err != nil {
-		return nil, err
-	}
-	var devices []string
-	for _, dir := range dirs {
-		name := filepath.Base(dir)
-		backing, err := backingFile(name)
-		if err != nil {
-			return nil, fmt.Errorf("list loop devices: %w", err)
-		}
-		if backing == path || strings.HasPrefix(backing, path+"/") {
-			devices = append(devices, "/dev/"+name)
-		}
-	}
-	return devices, nil
-}
-
-// backingFile is the file behind the loop device, as it was named when it was
-// attached; "" if the device is free.
-func backingFile(name string) (string, error) {
-	text, err := os.ReadFile(filepath.Join("/sys/block", name, "loop/backing_file"))
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) {
-		return "", nil
-	}
-	return strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), " (deleted)"), err
-}
-
 // mountsOf lists where the devices are mounted or bound, newest last.
-func mountsOf(devices []string) ([]mount, error) {
+func mountsOf(loops []loop) ([]mount, error) {
 	mounts, err := readMounts()
 	if err != nil {
 		return nil, err
 	}
-	wanted := map[string]bool{}
-	for _, device := range devices {
-		wanted[device] = true
-	}
-	var of []mount
-	for _, m := range mounts {
-		if wanted[m.device()] {
-			of = append(of, m)
-		}
-	}
-	return of, nil
+	return slices.DeleteFunc(mounts, func(m mount) bool {
+		device := m.device()
+		return !slices.ContainsFunc(loops, func(l loop) bool { return l.device == device })
+	}), nil
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -120,11 +121,12 @@ func tryLock(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// clean takes the pool away. The drivers die with the tests, but a moment later.
+// clean takes away the pools below dir, then dir. The drivers die with the
+// tests, but a moment later.
 func clean(dir string) error {
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		err := unmountPool(filepath.Join(dir, "pool"))
+		err := unmountPools(dir)
 		if err == nil {
 			return os.RemoveAll(dir)
 		}
@@ -133,6 +135,21 @@ func clean(dir string) error {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+func unmountPools(dir string) error {
+	mounts, err := readMounts()
+	if err != nil {
+		return err
+	}
+	for _, m := range slices.Backward(mounts) {
+		if m.fsType == "btrfs" && strings.HasPrefix(m.point, dir+"/") {
+			if err := unmountPool(m.point); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // rig is one pool folder and the processes that serve it.
@@ -146,11 +163,16 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	dir, err := os.MkdirTemp(os.Getenv(dirEnv), "rig-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	dir := scratch(t)
 	return &rig{t: t, driver: filepath.Base(dir) + ".csi.test", dir: dir, faults: filepath.Join(dir, "faults.json")}
+}
+
+// scratch makes a folder that the guard cleans up.
+func scratch(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(os.Getenv(dirEnv), "rig-")
+	check(t, err)
+	return dir
 }
 
 func (r *rig) pool() string          { return filepath.Join(os.Getenv(dirEnv), "pool") }
@@ -304,8 +326,8 @@ func (r *rig) release(n *node, volume string) {
 	check(r.t, err)
 	_, err = n.NodeUnstageVolume(r.ctx(), &csi.NodeUnstageVolumeRequest{VolumeId: volume, StagingTargetPath: r.path("stage-" + volume)})
 	check(r.t, err)
-	if devices := must(loopsOn(r.store().volumes.image(volume))); len(devices) > 0 {
-		r.t.Errorf("after unstage %s is still attached to %v", volume, devices)
+	if loops := must(loopsOn(r.store().volumes.image(volume))); len(loops) > 0 {
+		r.t.Errorf("after unstage %s is still attached to %v", volume, loops)
 	}
 	if _, err := os.Lstat(r.path("pod-" + volume)); !errors.Is(err, fs.ErrNotExist) {
 		r.t.Errorf("after unpublish the target is still there: %v", err)

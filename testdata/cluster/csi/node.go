@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 )
 
@@ -90,73 +91,83 @@ func (d *driver) stage(req *csi.NodeStageVolumeRequest) error {
 	if err != nil || staged {
 		return err
 	}
-	device, err := attachLoop(image, d.node, !block)
+	if block {
+		return d.bindRaw(image, point, false)
+	}
+	device, err := attachLoop(image, d.node, unix.LO_FLAGS_AUTOCLEAR)
 	if err != nil {
 		return err
 	}
 	defer device.Close()
 	step("loop attached")
-	if block {
-		return bindDevice(device.Name(), point, false)
-	}
-	args := []string{"-t", "ext4"}
+	// -w: rather no mount than one that is read-only because the device is.
+	args := []string{"-w", "-t", "ext4"}
 	if flags := req.VolumeCapability.GetMount().GetMountFlags(); len(flags) > 0 {
 		args = append(args, "-o", strings.Join(flags, ","))
 	}
 	return run("mount", append(args, device.Name(), point)...)
 }
 
+// bindRaw binds a loop device of the image to the file at point.
+func (d *driver) bindRaw(image, point string, readOnly bool) error {
+	var flags uint32
+	if readOnly {
+		flags = unix.LO_FLAGS_READ_ONLY
+	}
+	device, err := attachLoop(image, d.node, flags)
+	if err != nil {
+		return err
+	}
+	defer device.Close()
+	step("loop attached")
+	return bindDevice(device.Name(), point, readOnly)
+}
+
 // findStaged tells whether the image is in use at point. If it is not, nobody
 // uses it: any other use is an error, and what a killed call left is removed.
 func (d *driver) findStaged(image, point string) (bool, error) {
-	devices, mounts, err := usesOf(image)
+	loops, mounts, err := usesOf(image)
 	if err != nil {
 		return false, err
 	}
-	for _, device := range devices {
-		owner, err := ownerOf(device)
-		if err != nil {
-			return false, err
-		}
-		if owner != "" && owner != d.node {
-			return false, failf(codes.FailedPrecondition, "it is in use on node %s", owner)
+	for _, l := range loops {
+		if l.owner != d.node {
+			return false, failf(codes.FailedPrecondition, "it is in use on node %s", l.owner)
 		}
 	}
-	if at(mounts, point) != nil {
+	if _, staged := at(mounts, point); staged {
 		return true, nil
 	}
 	if len(mounts) > 0 {
 		return false, failf(codes.FailedPrecondition, "it is in use at %s", mounts[0].point)
 	}
-	for _, device := range devices {
-		if err := detachLoop(device, image); err != nil {
-			return false, err
-		}
+	if err := detachAll(image); err != nil {
+		return false, err
 	}
 	// A device that a pod's mount namespace still holds goes when that does.
-	if devices, err = loopsOn(image); err == nil && len(devices) > 0 {
-		err = failf(codes.FailedPrecondition, "it is in use by %v", devices)
+	if loops, err = loopsOn(image); err == nil && len(loops) > 0 {
+		err = failf(codes.FailedPrecondition, "it is in use by %s", loops[0].device)
 	}
 	return false, err
 }
 
 // usesOf lists the loop devices of the image and where they are mounted.
-func usesOf(image string) ([]string, []mount, error) {
-	devices, err := loopsOn(image)
+func usesOf(image string) ([]loop, []mount, error) {
+	loops, err := loopsOn(image)
 	if err != nil {
 		return nil, nil, err
 	}
-	mounts, err := mountsOf(devices)
-	return devices, mounts, err
+	mounts, err := mountsOf(loops)
+	return loops, mounts, err
 }
 
-func at(mounts []mount, point string) *mount {
-	for i := range mounts {
-		if mounts[i].point == point {
-			return &mounts[i]
+func at(mounts []mount, point string) (mount, bool) {
+	for _, m := range mounts {
+		if m.point == point {
+			return m, true
 		}
 	}
-	return nil
+	return mount{}, false
 }
 
 func bindDevice(device, file string, readOnly bool) error {
@@ -198,16 +209,15 @@ func (d *driver) unstage(req *csi.NodeUnstageVolumeRequest) error {
 		return err
 	}
 	image := d.store.volumes.image(req.VolumeId)
-	devices, mounts, err := usesOf(image)
+	loops, mounts, err := usesOf(image)
 	if err != nil || len(mounts) > 0 {
 		return err
 	}
-	for _, device := range devices {
-		owner, err := ownerOf(device)
-		if err == nil && owner == d.node {
-			err = detachLoop(device, image)
+	for _, l := range loops {
+		if l.owner != d.node {
+			continue
 		}
-		if err != nil {
+		if err := detachLoop(l.device, image); err != nil {
 			return err
 		}
 	}
@@ -258,16 +268,16 @@ func (d *driver) publish(req *csi.NodePublishVolumeRequest) error {
 	if err != nil {
 		return err
 	}
-	_, mounts, err := usesOf(d.store.volumes.image(req.VolumeId))
+	image := d.store.volumes.image(req.VolumeId)
+	_, mounts, err := usesOf(image)
 	if err != nil {
 		return err
 	}
-	staged := at(mounts, point)
-	if staged == nil {
+	staged, ok := at(mounts, point)
+	if !ok {
 		return failf(codes.FailedPrecondition, "it is not staged at %s", point)
 	}
-	device := staged.device()
-	if there := at(mounts, target); there != nil {
+	if there, ok := at(mounts, target); ok {
 		if there.readOnly != readOnly {
 			return failf(codes.AlreadyExists, "it is published at %s with read-only=%t", target, there.readOnly)
 		}
@@ -277,28 +287,22 @@ func (d *driver) publish(req *csi.NodePublishVolumeRequest) error {
 	if len(others) > 0 && mode == csi.VolumeCapability_AccessMode_SINGLE_NODE_SINGLE_WRITER {
 		return failf(codes.FailedPrecondition, "it is published at %s, and for one pod only", others[0].point)
 	}
-	if block {
-		return publishDevice(device, others, target, readOnly)
+	if !block {
+		if err := os.MkdirAll(target, 0o750); err != nil {
+			return err
+		}
+		return bind(point, target, readOnly)
 	}
-	if err := os.MkdirAll(target, 0o750); err != nil {
-		return err
-	}
-	return bind(point, target, readOnly)
-}
-
-// publishDevice binds the raw device to target. A mount flag does not stop
-// writes to a device, so the device itself is switched; then all who share it
-// must want the same.
-func publishDevice(device string, others []mount, target string, readOnly bool) error {
 	for _, m := range others {
 		if m.readOnly != readOnly {
 			return failf(codes.FailedPrecondition, "it is published at %s with read-only=%t", m.point, m.readOnly)
 		}
 	}
-	if err := setReadOnly(device, readOnly); err != nil {
-		return err
+	if readOnly {
+		// A mount flag does not stop writes to a device: it gets one of its own.
+		return d.bindRaw(image, target, true)
 	}
-	return bindDevice(device, target, readOnly)
+	return bindDevice(staged.device(), target, false)
 }
 
 // realTarget resolves the folder of a path that need not exist itself.
@@ -321,11 +325,31 @@ func (d *driver) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublish
 		return nil, err
 	}
 	defer unlock()
-	if _, err := d.store.volumes.get(req.VolumeId); err != nil {
-		return nil, fmt.Errorf("unpublish volume %s: %w", req.VolumeId, err)
-	}
-	if err := unmountAndRemove(req.TargetPath); err != nil {
+	if err := d.unpublish(req); err != nil {
 		return nil, fmt.Errorf("unpublish volume %s: %w", req.VolumeId, err)
 	}
 	return &csi.NodeUnpublishVolumeResponse{}, nil
+}
+
+func (d *driver) unpublish(req *csi.NodeUnpublishVolumeRequest) error {
+	if _, err := d.store.volumes.get(req.VolumeId); err != nil {
+		return err
+	}
+	target, err := realTarget(req.TargetPath)
+	if err != nil {
+		return err
+	}
+	m, _, err := mountAt(target)
+	if err != nil {
+		return err
+	}
+	device := m.device()
+	if err := unmountAndRemove(target); err != nil {
+		return err
+	}
+	left, err := mountsOf([]loop{{device: device}})
+	if err != nil || device == "" || len(left) > 0 {
+		return err
+	}
+	return detachLoop(device, d.store.volumes.image(req.VolumeId)) // a read-only one
 }

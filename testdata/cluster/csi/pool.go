@@ -71,29 +71,22 @@ func mountPool(file, size, dir string) error {
 // poolDevice is the loop device of the pool, held open. It is the same one for
 // the mounts of all nodes: btrfs refuses the same file system on two devices.
 func poolDevice(file string) (*os.File, error) {
-	file, err := filepath.EvalSymlinks(file)
+	loops, err := loopsOn(file)
 	if err != nil {
 		return nil, err
 	}
-	if file, err = filepath.Abs(file); err != nil {
-		return nil, err
-	}
-	devices, err := loopsOn(file)
-	if err != nil {
-		return nil, err
-	}
-	for _, device := range devices {
-		f, err := os.OpenFile(device, os.O_RDWR, 0)
+	for _, l := range loops {
+		f, err := os.OpenFile(l.device, os.O_RDWR, 0)
 		if err != nil {
 			return nil, err
 		}
 		// Held open it cannot go any more; it may have gone just before.
-		if backing, err := backingFile(filepath.Base(device)); err == nil && backing == file {
+		if _, is, err := describe(f, file); err == nil && is {
 			return f, nil
 		}
 		f.Close()
 	}
-	return attachLoop(file, "pool", true)
+	return attachLoop(file, "pool", unix.LO_FLAGS_AUTOCLEAR)
 }
 
 func makePool(file, size string) error {
@@ -141,33 +134,24 @@ func unmountPool(dir string) error {
 // volumes of all nodes. One that another node still uses goes when its last
 // user does.
 func releaseVolumes(dir string) error {
-	_, mounts, err := usesOf(dir)
+	images, err := filepath.Glob(filepath.Join(dir, "*", "volumes", "*", "image"))
 	if err != nil {
 		return err
 	}
-	for _, m := range slices.Backward(mounts) {
-		if err := detachAll(m.point); err != nil { // the kubelet puts loop devices on raw volumes
-			return err
-		}
-		if err := unmount(m.point); err != nil {
-			return err
-		}
-	}
-	return detachAll(dir)
-}
-
-// detachAll frees the loop devices whose file is path or lies below it.
-func detachAll(path string) error {
-	devices, err := loopsOn(path)
-	if err != nil {
-		return err
-	}
-	for _, device := range devices {
-		backing, err := backingFile(filepath.Base(device))
-		if err == nil && backing != "" {
-			err = detachLoop(device, backing)
-		}
+	for _, image := range images {
+		_, mounts, err := usesOf(image)
 		if err != nil {
+			return err
+		}
+		for _, m := range slices.Backward(mounts) {
+			if err := detachAll(m.point); err != nil { // the kubelet puts loop devices on raw volumes
+				return err
+			}
+			if err := unmount(m.point); err != nil {
+				return err
+			}
+		}
+		if err := detachAll(image); err != nil {
 			return err
 		}
 	}

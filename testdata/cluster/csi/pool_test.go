@@ -5,12 +5,14 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // newPool makes and mounts a pool of its own.
 func newPool(t *testing.T) (file, at string, s *store) {
 	t.Helper()
-	dir := t.TempDir()
+	dir := scratch(t)
 	file, at = filepath.Join(dir, "files", "pool.img"), filepath.Join(dir, "pool")
 	t.Cleanup(func() { unmountPool(at) })
 	check(t, os.MkdirAll(filepath.Dir(file), 0o700))
@@ -26,7 +28,7 @@ func newPool(t *testing.T) (file, at string, s *store) {
 func TestPoolKeepsWhatIsInItAndMountsTwice(t *testing.T) {
 	file, at, s := newPool(t)
 	check(t, s.volumes.put("v", volume{ID: "v"}))
-	second := filepath.Join(t.TempDir(), "second") // as on a node with mounts of its own
+	second := filepath.Join(scratch(t), "second") // as on a node with mounts of its own
 	t.Cleanup(func() { unmountPool(second) })
 	check(t, mountPool(file, "1G", second))
 	if got := names(t, filepath.Join(second, "a.csi.test", "volumes")); !slices.Equal(got, []string{"v.json"}) {
@@ -49,34 +51,36 @@ func TestPoolKeepsWhatIsInItAndMountsTwice(t *testing.T) {
 }
 
 func TestUnmountedPoolTakesItsVolumesAway(t *testing.T) {
-	_, at, s := newPool(t)
-	dir := t.TempDir()
-	attach := func(id string, autoclear bool) *os.File {
+	pool, at, s := newPool(t)
+	dir := scratch(t)
+	attach := func(id string, flags uint32) *os.File {
 		check(t, createSubvolume(s.volumes.subvolume(id)))
 		check(t, os.WriteFile(s.volumes.image(id), make([]byte, 16<<20), 0o600))
 		check(t, run("mkfs.ext4", "-q", "-F", s.volumes.image(id)))
-		device, err := attachLoop(s.volumes.image(id), "a", autoclear)
+		device, err := attachLoop(s.volumes.image(id), "a", flags)
 		check(t, err)
 		t.Cleanup(func() { device.Close() })
 		return device
 	}
-	files := attach("files", true)
+	files := attach("files", unix.LO_FLAGS_AUTOCLEAR)
 	check(t, run("mount", files.Name(), dir))
 	check(t, bind(dir, dir, true))
 	check(t, files.Close())
 
-	raw, file := attach("raw", false), filepath.Join(dir+"-device")
+	raw, file := attach("raw", 0), filepath.Join(dir+"-device")
 	check(t, bindDevice(raw.Name(), file, false))
 	check(t, raw.Close())
-	kubelet, err := attachLoop(file, "kubelet", false) // it puts a device on raw volumes
+	kubelet, err := attachLoop(file, "kubelet", 0) // it puts a device on raw volumes
 	check(t, err)
 	check(t, kubelet.Close())
 
-	attach("left by a killed driver", false).Close()
+	attach("left by a killed driver", 0).Close()
 
 	check(t, unmountPool(at))
-	if left := append(must(loopsOn(at)), must(loopsOn(file))...); len(left) > 0 {
-		t.Errorf("the devices %v are left", left)
+	for _, path := range []string{raw.Name(), pool} {
+		if left := must(loopsOn(path)); len(left) > 0 {
+			t.Errorf("the devices %v are left", left)
+		}
 	}
 	for _, point := range []string{at, dir, file} {
 		if m, there, err := mountAt(point); there || err != nil {

@@ -124,6 +124,14 @@ func TestReadOnlyPublish(t *testing.T) {
 	if got := read(t, r.use(n, v.VolumeId, asBlock, true)); got != "text" {
 		t.Errorf("the device holds %q", got)
 	}
+	_, err := n.NodePublishVolume(r.ctx(), &csi.NodePublishVolumeRequest{
+		VolumeId: v.VolumeId, StagingTargetPath: r.path("stage-" + v.VolumeId), TargetPath: r.path("another"), VolumeCapability: asBlock[0],
+	})
+	wantCode(t, err, codes.FailedPrecondition)
+	r.release(n, v.VolumeId)
+	// The kernel gives the device that was just freed to the next volume.
+	v = r.volume(n, volumeRequest("next", 16<<20, asFiles))
+	write(t, filepath.Join(r.use(n, v.VolumeId, asFiles, false), "file"), "text", true)
 }
 
 func TestNodesShareThePoolButNotAVolumeInUse(t *testing.T) {
