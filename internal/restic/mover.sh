@@ -15,6 +15,7 @@ set -u
 mode=$1 patience=$2 limit=$3
 shift 3
 pipe=${TMPDIR:-/tmp}/backsnap-$$
+end="end of restic in $$"
 child='' stopped='' step='' code=0 said=''
 newline='
 '
@@ -44,10 +45,14 @@ address() {
 # stays below the 4096 bytes that a pod's status has room for.
 listen() {
 	errors=0 others=0 summary='' first='' last='' final=''
-	while IFS= read -r line || [ -n "$line" ]; do
+	while IFS= read -r line; do
+		case $line in
+		'') continue ;;
+		"$end") break ;;
+		esac
 		printf '%s\n' "$line"
 		case $line in
-		'' | '{"message_type":"status"'* | '{"message_type":"verbose_status"'*) continue ;;
+		'{"message_type":"status"'* | '{"message_type":"verbose_status"'*) continue ;;
 		'{"message_type":"summary"'* | '{"message_type":"initialized"'*)
 			summary=$line
 			continue
@@ -70,11 +75,13 @@ call() {
 	step=$1 seconds=$2
 	shift 2
 	mkfifo "$pipe" || exit 1
-	listen <"$pipe" 3>"$pipe.said" &
+	# Both ends are held open, so that no opening waits for the other.
+	exec 4<>"$pipe"
+	listen <"$pipe" 3>"$pipe.said" 4>&- &
 	listener=$!
 	out=$pipe
 	if [ "$step" = check ]; then out=/dev/null; fi
-	timeout "$seconds" restic "$@" >"$out" 2>"$pipe" &
+	timeout "$seconds" restic "$@" >"$out" 2>"$pipe" 4>&- &
 	child=$!
 	if [ -n "$stopped" ]; then kill -TERM "$child" 2>/dev/null; fi
 	await "$child"
@@ -85,7 +92,11 @@ call() {
 	yes143) code=130 ;;
 	esac
 	ended=$code
+	# The pipe does not end before the last program lets go of it that restic
+	# may have left behind: the listener is told instead.
+	printf '\n%s\n' "$end" >&4
 	await "$listener"
+	exec 4>&-
 	code=$ended child=''
 	said=$(cat "$pipe.said")
 	rm -f "$pipe" "$pipe.said"
