@@ -143,6 +143,32 @@ func TestRestartedDriverKnowsWhatIsMounted(t *testing.T) {
 	}
 }
 
+func TestNodeThatLostItsMountsBeginsAnew(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		as   []*csi.VolumeCapability
+		file string
+	}{{"ext4", asFiles, "file"}, {"raw device", asBlock, ""}} {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t)
+			r.apart = true
+			n := r.start("a", "")
+			v := r.volume(n, volumeRequest("data", 16<<20, test.as))
+			write(t, filepath.Join(n.inside(r.use(n, v.VolumeId, test.as, false)), test.file), "text", true)
+			n.kill() // and with it the mount namespace
+			n = r.start("a", "")
+			if got := read(t, filepath.Join(n.inside(r.use(n, v.VolumeId, test.as, false)), test.file)); got != "text" {
+				t.Errorf("the volume holds %q", got)
+			}
+			if loops := must(loopsOn(r.store().volumes.image(v.VolumeId))); len(loops) != 1 {
+				t.Errorf("attached to %v", loops)
+			}
+			r.release(n, v.VolumeId)
+			r.wantEmpty(n, []string{v.VolumeId})
+		})
+	}
+}
+
 // wantEmpty deletes the volumes and snapshots and checks that the driver's
 // folder holds nothing more.
 func (r *rig) wantEmpty(n *node, volumes []string, snapshots ...string) {
