@@ -10,19 +10,24 @@ import (
 )
 
 // volume plans one claim: it is cut, or skipped for a reason.
-func (p *planner) volume(c catalog.Claim) (Volume, *Skip, error) {
+func (p *planner) volume(c catalog.Claim) (Volume, *Skip) {
 	if skip := p.skip(c); skip != nil {
-		return Volume{}, skip, nil
+		return Volume{}, skip
 	}
 	class, skip := p.class(c)
 	if skip != nil {
-		return Volume{}, skip, nil
+		return Volume{}, skip
 	}
 	retain, err := catalog.ParseRetain(p.setting([]catalog.Claim{c}, catalog.AnnotationRetain, p.Retain.String()))
 	if err != nil {
-		return Volume{}, nil, usage(c.Namespace, c.Name, err)
+		return Volume{}, &Skip{Claim: c, Code: catalog.CodeUsage, Reason: "annotation " + catalog.AnnotationRetain + ": " + err.Error(), Next: look(c)}
 	}
-	return Volume{Claim: c, Class: class, Name: catalog.SnapshotName(c.Name, p.Run), Retain: retain}, nil, nil
+	return Volume{Claim: c, Class: class, Name: catalog.SnapshotName(c.Name, p.Run), Retain: retain}, nil
+}
+
+// look is the command that shows c and its annotations.
+func look(c catalog.Claim) string {
+	return fmt.Sprintf("kubectl describe pvc %s -n %s", c.Name, c.Namespace)
 }
 
 // skip is why c cannot or must not be cut, nil if it can.
@@ -30,16 +35,15 @@ func (p *planner) skip(c catalog.Claim) *Skip {
 	no := func(reason, next string) *Skip {
 		return &Skip{Claim: c, Reason: reason, Code: catalog.CodeUnsupported, Next: next}
 	}
-	describe := fmt.Sprintf("kubectl describe pvc %s -n %s", c.Name, c.Namespace)
 	switch {
 	case c.Role != "":
 		return &Skip{Claim: c, Reason: "made by backsnap (" + string(c.Role) + ")"}
 	case p.excluded(c) != "":
 		return &Skip{Claim: c, Reason: "excluded by annotation " + p.excluded(c)}
 	case c.Terminating:
-		return no("is being deleted", describe)
+		return no("is being deleted", look(c))
 	case c.Phase != "Bound":
-		return no("is "+c.Phase+", not bound to a volume", describe)
+		return no("is "+c.Phase+", not bound to a volume", look(c))
 	case c.Driver == "":
 		return no("its volume "+c.Volume+" is no CSI volume: it cannot be snapshotted", "move it to a StorageClass with a CSI driver, or exclude it: "+exclude(c))
 	}
@@ -108,17 +112,17 @@ func list(names []string) string {
 }
 
 // hook is what runs in the pods of group, nil with the reason if nothing does.
-// It fails if the plugin that was named is unknown.
+// It fails if the plugin that an annotation names is unknown.
 func (p *planner) hook(group []catalog.Claim) (*Hook, string, error) {
 	named := p.setting(group, catalog.AnnotationPlugin, p.Plugin)
-	if named == "none" {
+	if named == noPlugin {
 		return nil, "no plugin was asked for", nil
 	}
 	nominate := func(c plugins.Container) (plugins.Plugin, string, bool) { return plugins.Nominate(p.known, c) }
 	if named != "" {
 		plugin, err := plugins.Lookup(named)
 		if err != nil {
-			return nil, "", &catalog.Failure{Code: catalog.CodeUsage, Message: "choose plugin", Cause: err, State: "nothing changed", Next: "name one of these with --plugin"}
+			return nil, "", err
 		}
 		nominate = func(plugins.Container) (plugins.Plugin, string, bool) { return plugin, "plugin was named", true }
 	}
@@ -152,6 +156,8 @@ func (p *planner) candidates(group []catalog.Claim, nominate func(plugins.Contai
 	switch {
 	case hook != nil:
 		return hook, reason
+	case len(images) == 0 && p.mounted(group):
+		return nil, "no pod that mounts it runs"
 	case len(images) == 0:
 		return nil, "not mounted"
 	}
@@ -159,7 +165,12 @@ func (p *planner) candidates(group []catalog.Claim, nominate func(plugins.Contai
 	return nil, "no database known in image " + strings.Join(slices.Compact(images), ", ")
 }
 
-// podsOf are the pods that mount any of group, each once, in order.
+// mounted reports whether a pod mounts any of group, even one that is going.
+func (p *planner) mounted(group []catalog.Claim) bool {
+	return slices.ContainsFunc(group, func(c catalog.Claim) bool { return len(p.mounters(c)) > 0 })
+}
+
+// podsOf are the pods that mount any of group and stay, each once, in order.
 func (p *planner) podsOf(group []catalog.Claim) []catalog.Pod {
 	var pods []catalog.Pod
 	seen := map[string]bool{}

@@ -30,7 +30,7 @@ func (a *taking) failure(ctx context.Context, code catalog.Code, doing string, e
 }
 
 func (a *taking) interrupted(cause error) error {
-	if catalog.CodeOf(cause) != "" { // a lost lock says itself what it is
+	if code := catalog.CodeOf(cause); code != "" && code != catalog.CodeInterrupted { // a lost lock says itself what it is
 		return cause
 	}
 	return &catalog.Failure{
@@ -96,9 +96,11 @@ func hookCode(err error) (catalog.Code, string) {
 	switch {
 	case errors.As(err, &said):
 		switch said.Kind {
+		case plugins.NoServer:
+			return catalog.CodeNoPlugin, said.Hint
 		case plugins.NoSpace, plugins.NoInodes:
 			return catalog.CodeSpace, said.Hint
-		case plugins.VerifyFailed, plugins.Empty, plugins.LostClient:
+		case plugins.VerifyFailed, plugins.Empty, plugins.LostClient, plugins.Stopped:
 			return catalog.CodeTruncated, said.Hint
 		case plugins.DumpFailed, plugins.Login, plugins.TimedOut, plugins.Internal:
 			return catalog.CodeDump, said.Hint
@@ -110,9 +112,16 @@ func hookCode(err error) (catalog.Code, string) {
 	return catalog.CodeDump, ""
 }
 
-// again is the command that tries once more.
+// again is the command that tries once more: by the workload where it is one
+// that the command line takes, else by the claims.
 func (a *taking) again() string {
-	target := strings.Split(a.app.Name, "+")[0]
+	target := strings.Join(a.claims(), " ")
+	switch kind, name, _ := strings.Cut(a.app.Name, "/"); kind {
+	case "statefulset", "deployment", "daemonset", "pod":
+		if !strings.Contains(name, "+") {
+			target = a.app.Name
+		}
+	}
 	return fmt.Sprintf("kubectl backsnap snapshot %s -n %s", target, a.app.Namespace)
 }
 

@@ -27,13 +27,13 @@ func (a *taking) finish(ctx context.Context, snapshots []catalog.Snapshot) ([]ca
 		return a.leftover(ctx, snapshots, a.failure(ctx, catalog.CodeStorage, "list snapshots", err))
 	}
 	failed := make([]error, len(snapshots))
-	var labelling sync.WaitGroup
+	var completing sync.WaitGroup
 	for i := range snapshots {
-		labelling.Go(func() {
-			snapshots[i], failed[i] = a.complete(ctx, snapshots[i])
+		completing.Go(func() {
+			snapshots[i], failed[i] = a.complete(ctx, snapshots[i], ready)
 		})
 	}
-	labelling.Wait()
+	completing.Wait()
 	if err := errors.Join(failed...); err != nil {
 		return a.leftover(ctx, snapshots, a.failure(ctx, catalog.CodeStorage, "read VolumeSnapshotContent", err))
 	}
@@ -50,39 +50,38 @@ func (a *taking) taken(ctx context.Context) (taken []catalog.Snapshot, err error
 	return taken, err
 }
 
-func (a *taking) complete(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error) {
+// complete is s with what its content says, and a time of its cut that can be.
+func (a *taking) complete(ctx context.Context, s catalog.Snapshot, ready time.Time) (catalog.Snapshot, error) {
 	completed, err := a.cluster.Complete(ctx, s)
 	if err != nil {
 		return s, err
 	}
-	if completed.Cut.Before(completed.Created.Add(-skew)) {
+	if completed.Cut.Before(completed.Created.Add(-skew)) || completed.Cut.After(ready.Add(skew)) {
 		completed.Cut = completed.Created
 	}
 	return completed, nil
 }
 
-// label writes what the set has earned onto all its members. It goes on after
-// a failure: a member without labels is found by the next run.
+// label writes what the set has earned onto all its members. If one of them
+// cannot be labelled all are removed: half a set is no restore point.
 func (a *taking) label(ctx context.Context, snapshots []catalog.Snapshot, taken []catalog.Snapshot, ready time.Time) ([]catalog.Snapshot, error) {
 	periods := catalog.FreePeriods(snapshots[0].Cut.In(a.plan.Zone), a.claims(), taken)
+	labelled := make([]catalog.Snapshot, len(snapshots))
 	failed := make([]error, len(snapshots))
 	var labelling sync.WaitGroup
 	for i, s := range snapshots {
 		labelling.Go(func() {
-			earned := a.earned(a.app.Volumes[i], s, periods, ready)
-			labelled, err := a.cluster.Label(ctx, earned)
-			if err != nil {
+			var err error
+			if labelled[i], err = a.cluster.Label(ctx, a.earned(a.app.Volumes[i], s, periods, ready)); err != nil {
 				failed[i] = fmt.Errorf("label %s: %w", s.Name, err)
-				return
 			}
-			snapshots[i] = labelled
 		})
 	}
 	labelling.Wait()
 	if err := errors.Join(failed...); err != nil {
 		return a.leftover(ctx, snapshots, a.failure(ctx, catalog.CodeStorage, "label VolumeSnapshot", err))
 	}
-	return snapshots, nil
+	return labelled, nil
 }
 
 // earned is s as a restore point: consistency, periods, day of removal, record.

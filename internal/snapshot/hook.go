@@ -121,7 +121,7 @@ func (a *taking) probeAll(ctx context.Context) ([]probed, error) {
 
 func (a *taking) probe(ctx context.Context, c Candidate) probed {
 	if c.NotRunning != "" {
-		return probed{Candidate: c, err: &plugins.Error{Kind: plugins.NoServer, Message: "the pod is " + c.NotRunning,
+		return probed{Candidate: c, err: &plugins.Error{Kind: plugins.Unavailable, Message: "the pod is " + c.NotRunning,
 			Hint: fmt.Sprintf("kubectl describe pod %s -n %s", c.Pod, c.Namespace)}}
 	}
 	p, err := exec(ctx, a.cluster, c.ContainerRef, probeTimeout, a.app.Hook.Plugin.Probe, plugins.ReadProbe)

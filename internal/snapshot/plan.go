@@ -32,6 +32,9 @@ func ParseEffort(s string) (Effort, error) {
 	return "", fmt.Errorf("consistency %q: want auto, application or crash", s)
 }
 
+// noPlugin is what a person names to have no plugin.
+const noPlugin = "none"
+
 // Request is what was asked for. Annotations on a claim, else on its
 // namespace, go before Effort, Plugin, Class and Retain.
 type Request struct {
@@ -122,11 +125,15 @@ type Skip struct {
 func (s Skip) Wanted() bool { return s.Code == "" }
 
 // MakePlan decides what to do with the claims of an inventory. Its error is a
-// catalog.Failure: a target that is not there, or a plugin that is unknown.
+// catalog.Failure: a target that is not there, or a plugin that is unknown. An
+// annotation that makes no sense is a Skip or the Err of its app alone.
 // It reads no clock and no cluster.
 func MakePlan(r Request, inv catalog.Inventory) (Plan, error) {
 	known, err := plugins.All()
 	if err != nil {
+		return Plan{}, err
+	}
+	if err := checkPlugin(r.Plugin); err != nil {
 		return Plan{}, err
 	}
 	p := planner{Request: r, inv: inv, known: known}
@@ -135,19 +142,30 @@ func MakePlan(r Request, inv catalog.Inventory) (Plan, error) {
 	}
 	plan := Plan{Request: r}
 	for _, group := range p.groups() {
-		app, skips, err := p.app(group)
-		if err != nil {
-			return Plan{}, err
-		}
+		app, skips := p.app(group)
 		plan.Skips = append(plan.Skips, skips...)
 		if len(app.Volumes) > 0 {
 			plan.Apps = append(plan.Apps, app)
 		}
 	}
+	slices.SortStableFunc(plan.Apps, func(a, b App) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
 	slices.SortFunc(plan.Skips, func(a, b Skip) int {
 		return cmp.Or(cmp.Compare(a.Claim.Namespace, b.Claim.Namespace), cmp.Compare(a.Claim.Name, b.Claim.Name))
 	})
 	return plan, nil
+}
+
+// checkPlugin refuses a plugin that there is not.
+func checkPlugin(name string) error {
+	if name == "" || name == noPlugin {
+		return nil
+	}
+	if _, err := plugins.Lookup(name); err != nil {
+		return &catalog.Failure{Code: catalog.CodeUsage, Message: "choose plugin", Cause: err, State: "nothing changed", Next: "name one of these with --plugin"}
+	}
+	return nil
 }
 
 // Volumes is the number of volumes that will be cut.

@@ -144,23 +144,22 @@ func (p *planner) appsOf(c catalog.Claim) []string {
 	return slices.Compact(names)
 }
 
-// app plans one group.
-func (p *planner) app(group []catalog.Claim) (App, []Skip, error) {
+// app plans one group; without volumes if all of them are skipped.
+func (p *planner) app(group []catalog.Claim) (App, []Skip) {
 	slices.SortFunc(group, func(a, b catalog.Claim) int { return strings.Compare(a.Name, b.Name) })
 	var skips []Skip
 	var names []string
+	var cut []catalog.Claim
 	app := App{Namespace: group[0].Namespace}
 	for _, c := range group {
 		names = append(names, p.appsOf(c)...)
-		volume, skip, err := p.volume(c)
-		switch {
-		case err != nil:
-			return App{}, nil, err
-		case skip != nil:
+		volume, skip := p.volume(c)
+		if skip != nil {
 			skips = append(skips, *skip)
-		default:
-			app.Volumes = append(app.Volumes, volume)
+			continue
 		}
+		app.Volumes = append(app.Volumes, volume)
+		cut = append(cut, c)
 	}
 	slices.Sort(names)
 	app.Name = strings.Join(slices.Compact(names), "+")
@@ -168,27 +167,30 @@ func (p *planner) app(group []catalog.Claim) (App, []Skip, error) {
 	if !app.Mounted {
 		app.Name = "pvc/" + group[0].Name
 	}
-	if len(app.Volumes) == 0 {
-		return app, skips, nil
+	if len(cut) > 0 {
+		p.prepare(&app, cut)
 	}
-	return p.hooked(app, group, skips)
+	return app, skips
 }
 
-// hooked is app with its hook, or with the reason that there is none.
-func (p *planner) hooked(app App, group []catalog.Claim, skips []Skip) (App, []Skip, error) {
-	effort, err := ParseEffort(p.setting(group, catalog.AnnotationConsistency, string(p.Effort)))
-	if err != nil {
-		return App{}, nil, usage(app.Namespace, group[0].Name, err)
+// prepare says what runs in app's pods before the volumes of the claims are
+// cut, or why nothing does. Claims that are skipped have no part in it: a dump
+// in their volumes would be in no snapshot.
+func (p *planner) prepare(app *App, claims []catalog.Claim) {
+	var err error
+	if app.Effort, err = ParseEffort(p.setting(claims, catalog.AnnotationConsistency, string(p.Effort))); err != nil {
+		app.Err = misread(*app, catalog.AnnotationConsistency, err)
+		return
 	}
-	app.Effort = effort
-	if effort == Crash {
+	if app.Effort == Crash {
 		app.Reason = "crash consistency was asked for"
-		return app, skips, nil
+		return
 	}
-	if app.Hook, app.Reason, err = p.hook(group); err != nil {
-		return App{}, nil, err
+	if app.Hook, app.Reason, err = p.hook(claims); err != nil {
+		app.Err = misread(*app, catalog.AnnotationPlugin, err)
+		return
 	}
-	if app.Hook == nil && effort == Application {
+	if app.Hook == nil && app.Effort == Application {
 		app.Err = &catalog.Failure{
 			Code:    catalog.CodeNoPlugin,
 			Message: fmt.Sprintf("snapshot of %s/%s not taken: no plugin recognises it (%s)", app.Namespace, app.Name, app.Reason),
@@ -196,7 +198,6 @@ func (p *planner) hooked(app App, group []catalog.Claim, skips []Skip) (App, []S
 			Next:    "name one with --plugin, or take what the disk holds with --consistency=crash",
 		}
 	}
-	return app, skips, nil
 }
 
 // setting is the annotation of the first claim that has it, else its
@@ -213,9 +214,11 @@ func (p *planner) setting(group []catalog.Claim, annotation, flag string) string
 	return flag
 }
 
-func usage(namespace, claim string, err error) error {
+// misread is the failure of an app whose annotation makes no sense: it alone
+// is not taken.
+func misread(app App, annotation string, err error) error {
 	return &catalog.Failure{
-		Code: catalog.CodeUsage, Message: fmt.Sprintf("read annotations of %s/%s", namespace, claim), Cause: err,
-		State: "nothing changed", Next: fmt.Sprintf("kubectl get pvc %s -n %s -o yaml", claim, namespace),
+		Code: catalog.CodeUsage, Message: fmt.Sprintf("snapshot of %s/%s not taken: annotation %s", app.Namespace, app.Name, annotation), Cause: err,
+		State: "app untouched, nothing created", Next: look(app.Volumes[0].Claim),
 	}
 }

@@ -236,7 +236,7 @@ func (a *taking) leftover(ctx context.Context, snapshots []catalog.Snapshot, err
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
 	for _, s := range snapshots {
-		if s.UID == "" || s.Consistency != "" { // never created, or a restore point already
+		if s.UID == "" { // never created
 			continue
 		}
 		if e := a.cluster.Delete(ctx, s); e != nil {
