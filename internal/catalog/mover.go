@@ -6,9 +6,13 @@ import (
 	"fmt"
 )
 
-// ErrGone says that an object is not there any more, or that another has its
-// name now.
-var ErrGone = errors.New("it is gone")
+// Why an object is not the one that is meant.
+var (
+	// ErrGone: it is not there any more, or another has its name now.
+	ErrGone = errors.New("it is gone")
+	// ErrTaken: it cannot be made, for another has its name.
+	ErrTaken = errors.New("another object has that name")
+)
 
 // AnnotationSource stands on a mover's Job and says what it copies: who finds
 // the Job later, when the run that made it is over, can write down its result.

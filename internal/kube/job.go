@@ -190,7 +190,7 @@ func (c *Cluster) StartMover(ctx context.Context, job restic.Job) error {
 			return explain(found, "read job "+job.Namespace+"/"+job.Name, jobRight("get", job.Namespace))
 		}
 		if !made(there.ObjectMeta, object.ObjectMeta) {
-			return fmt.Errorf("create job %s/%s: %w", job.Namespace, job.Name, errReplaced)
+			return fmt.Errorf("create job %s/%s: %w", job.Namespace, job.Name, catalog.ErrTaken)
 		}
 		return nil
 	}

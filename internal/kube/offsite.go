@@ -170,7 +170,7 @@ func (c *Cluster) createContent(ctx context.Context, content *snapshotv1.VolumeS
 	handle := there.Spec.Source.SnapshotHandle
 	if !made(there.ObjectMeta, content.ObjectMeta) || handle == nil || *handle != *content.Spec.Source.SnapshotHandle ||
 		there.Spec.DeletionPolicy != snapshotv1.VolumeSnapshotContentRetain {
-		return fmt.Errorf("%s: %w", doing, errReplaced)
+		return fmt.Errorf("%s: %w", doing, catalog.ErrTaken)
 	}
 	return nil
 }
@@ -188,7 +188,7 @@ func (c *Cluster) createStatic(ctx context.Context, object *snapshotv1.VolumeSna
 		if err == nil {
 			content := there.Spec.Source.VolumeSnapshotContentName
 			if !made(there.ObjectMeta, object.ObjectMeta) || content == nil || *content != object.Name {
-				err = errReplaced
+				err = catalog.ErrTaken
 			}
 		}
 	}
@@ -238,7 +238,7 @@ func (c *Cluster) CreateClone(ctx context.Context, clone catalog.Claim, snapshot
 		return explain(err, doing, claimRight("get", clone.Namespace))
 	}
 	if !made(there.ObjectMeta, object.ObjectMeta) || there.Spec.DataSource == nil || there.Spec.DataSource.Name != snapshot {
-		return fmt.Errorf("%s: %w", doing, errReplaced)
+		return fmt.Errorf("%s: %w", doing, catalog.ErrTaken)
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // FollowMover watches the Job, its pods, and what the cluster complains of.
-// That the pod has succeeded is enough: the Job says so a second later.
+// That restic has ended well is enough: the Job says so a second later.
 func (c *Cluster) FollowMover(ctx context.Context, namespace, name, clone string, seen func(restic.Sight)) (restic.End, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -211,7 +211,7 @@ func (f *following) last() *corev1.Pod {
 
 // end is how the mover ended, if it has.
 func (f *following) end(ctx context.Context) (end restic.End, over bool, err error) {
-	if pod := f.last(); pod != nil && pod.Status.Phase == corev1.PodSucceeded {
+	if pod := f.last(); pod != nil && succeeded(pod) {
 		return podEnd(pod), true, nil
 	}
 	var how batchv1.JobConditionType
@@ -270,6 +270,13 @@ func podEnd(pod *corev1.Pod) restic.End {
 		end.Killed = how.Reason
 	}
 	return end
+}
+
+// succeeded reports whether the pod's container has ended well. The pod's
+// phase says so a moment later.
+func succeeded(pod *corev1.Pod) bool {
+	status := moverStatus(pod)
+	return status != nil && status.State.Terminated != nil && status.State.Terminated.ExitCode == 0
 }
 
 // moverStatus is that of the pod's container, nil before it has one.

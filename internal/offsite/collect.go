@@ -31,7 +31,7 @@ func Collect(ctx context.Context, c Cluster, now func() time.Time, backupNamespa
 			continue
 		}
 		m := &making{
-			cluster: c, now: now, watcher: w, began: now(), stage: mover,
+			cluster: c, now: now, watcher: w, began: now(), stage: mover, late: true,
 			request: Request{Run: found.Run, BackupNamespace: backupNamespace},
 			copy: Copy{
 				Name:       found.Name,
@@ -70,15 +70,6 @@ func (m *making) collect(ctx context.Context, found restic.Mover) (Outcome, bool
 	}
 	outcome.State, outcome.Result, err = m.result(end)
 	outcome.Err = m.failed(err)
-	if outcome.State == Copied {
-		err = m.record(ctx, outcome.Result)
-		if err != nil && !errors.Is(err, catalog.ErrGone) {
-			outcome.State, outcome.Err = Failed, err
-			return outcome, true
-		}
-	}
 	m.class.Retains = true // it is not known whether the class does: look
-	outcome.Left = m.cleanUp(ctx)
-	m.announce(outcome)
-	return outcome, true
+	return m.finish(ctx, outcome), true
 }

@@ -61,10 +61,10 @@ func (m *making) explain(f *catalog.Failure, exit restic.Exit) {
 
 // interrupted is a copy that ^C, or the end of the time that Run had, has kept
 // from being begun.
-func (m *making) interrupted(cause error, what string) error {
+func (m *making) interrupted(cause error) error {
 	return &catalog.Failure{
 		Code:    interruptCode(cause),
-		Message: fmt.Sprintf("copy of %s %s", m.copy, what),
+		Message: fmt.Sprintf("copy of %s not started", m.copy),
 		Cause:   cause,
 		State:   "the snapshot stands; nothing of the copy is left",
 		Next:    "take it again with its copy: " + m.again(),

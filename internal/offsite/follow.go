@@ -11,16 +11,28 @@ import (
 	"github.com/backsnap/kubectl-backsnap/internal/restic"
 )
 
+// tellAfter is how long a trouble lasts before it is told: a pod that waits for
+// its volume is unschedulable for a second.
+const tellAfter = 10 * time.Second
+
 // patience is how long a trouble may last before the copy is given up: some
 // never pass, some do when a node comes up or a registry answers again.
 func patience(t restic.Trouble) time.Duration {
-	switch t.Reason {
+	switch kind(t) {
 	case "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "PodSecurity":
 		return 0
-	case "ImagePullBackOff", "ErrImagePull", "CreateContainerError", "RunContainerError":
+	case "image", "CreateContainerError", "RunContainerError":
 		return time.Minute
 	}
 	return 5 * time.Minute
+}
+
+// kind is the reason, but for two that take turns with one another.
+func kind(t restic.Trouble) string {
+	if t.Reason == "ErrImagePull" || t.Reason == "ImagePullBackOff" {
+		return "image"
+	}
+	return t.Reason
 }
 
 // troubled is the failure of a mover that could not work.
@@ -49,8 +61,8 @@ type follower struct {
 	giveUp  context.CancelCauseFunc
 	reading sync.WaitGroup
 	log     string // pod whose log is read
-	trouble restic.Trouble
-	timer   *time.Timer
+	trouble string // kind of the one that lasts, "" for none
+	timers  []*time.Timer
 }
 
 // follow returns when the mover has ended. A trouble that lasts ends it with a
@@ -78,31 +90,23 @@ func (f *follower) see(ctx context.Context, s restic.Sight) {
 		f.calm()
 		return
 	}
-	// ErrImagePull and ImagePullBackOff come and go in turns: one trouble.
-	lasts := f.timer != nil && patience(*s.Trouble) == patience(f.trouble)
-	if s.Trouble.Reason != f.trouble.Reason {
-		f.tell(catalog.Event{State: catalog.Warning, Pod: s.Pod, Message: s.Trouble.String()})
+	if trouble := *s.Trouble; kind(trouble) != f.trouble {
+		f.calm()
+		f.trouble = kind(trouble)
+		warning := catalog.Event{State: catalog.Warning, Pod: s.Pod, Message: trouble.String()}
+		f.timers = []*time.Timer{
+			time.AfterFunc(tellAfter, func() { f.tell(warning) }),
+			time.AfterFunc(patience(trouble), func() { f.giveUp(&troubled{trouble}) }),
+		}
 	}
-	f.trouble = *s.Trouble
-	if lasts {
-		return
-	}
-	f.stopTimer()
-	give := *s.Trouble
-	f.timer = time.AfterFunc(patience(give), func() { f.giveUp(&troubled{give}) })
 }
 
 // calm forgets the trouble.
 func (f *follower) calm() {
-	f.stopTimer()
-	f.trouble = restic.Trouble{}
-}
-
-func (f *follower) stopTimer() {
-	if f.timer != nil {
-		f.timer.Stop()
-		f.timer = nil
+	for _, timer := range f.timers {
+		timer.Stop()
 	}
+	f.timers, f.trouble = nil, ""
 }
 
 // progress reads the log of pod until it ends or ctx is done. A log that

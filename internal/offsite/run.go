@@ -15,6 +15,10 @@ import (
 // has a minute to remove its lock.
 const cleanupTimeout = 3 * time.Minute
 
+// exposeTimeout is how long a static copy may take to be ready: the data is
+// there already.
+const exposeTimeout = 5 * time.Minute
+
 // ErrDetached says that a mover was left running.
 var ErrDetached = errors.New("its mover runs on")
 
@@ -104,6 +108,9 @@ type making struct {
 	copy    Copy
 	watcher catalog.Watcher
 	classes *classes
+	// late: nobody waited for the mover. That the snapshot is gone meanwhile
+	// is no error.
+	late bool
 
 	began time.Time
 	stage stage
@@ -133,48 +140,58 @@ func (m *making) queue(ctx context.Context, places chan struct{}) Outcome {
 	case <-ctx.Done():
 	}
 	m.began = m.now()
-	outcome := Outcome{Copy: m.copy}
 	if err := context.Cause(ctx); err != nil {
-		outcome.State, outcome.Err = Skipped, m.interrupted(err, "not started")
-	} else {
-		m.tell(catalog.Event{State: catalog.Started})
-		outcome = m.make(ctx)
+		outcome := Outcome{Copy: m.copy, State: Skipped, Err: m.interrupted(err)}
+		m.announce(&outcome)
+		return outcome
 	}
-	outcome.Took = m.now().Sub(m.began)
-	m.announce(outcome)
-	return outcome
+	m.tell(catalog.Event{State: catalog.Started})
+	return m.make(ctx)
 }
 
-// make is the whole way of one copy.
-func (m *making) make(ctx context.Context) (outcome Outcome) {
-	outcome = Outcome{Copy: m.copy, State: Failed}
+// make is the whole way of one copy. How it ended is told before what was made
+// for it is removed, which takes a moment.
+func (m *making) make(ctx context.Context) Outcome {
+	outcome := Outcome{Copy: m.copy, State: Failed}
 	if outcome.Err = m.start(ctx); outcome.Err != nil {
 		if ctx.Err() != nil {
-			outcome.State, outcome.Err = Skipped, m.interrupted(context.Cause(ctx), "not started")
+			outcome.State, outcome.Err = Skipped, m.interrupted(context.Cause(ctx))
 		}
-		outcome.Left = m.cleanUp(ctx)
-		return outcome
+		return m.close(ctx, outcome)
 	}
 	end, err := m.follow(ctx)
 	if lost(err) {
 		outcome.State, outcome.Err = Detached, m.detached(ctx, err)
+		m.announce(&outcome)
 		return outcome
 	}
 	if err == nil {
 		outcome.State, outcome.Result, err = m.result(end)
 	}
 	outcome.Err = m.failed(err)
-	if outcome.State == Copied {
-		outcome.Err = m.record(ctx, outcome.Result)
+	return m.finish(ctx, outcome)
+}
+
+// finish writes a copy down and removes what was made for it. A copy that
+// could not be written down keeps its mover, whose report is the only trace of
+// it, until somebody has.
+func (m *making) finish(ctx context.Context, outcome Outcome) Outcome {
+	if outcome.State != Copied {
+		return m.close(ctx, outcome)
 	}
-	if outcome.State == Copied && outcome.Err != nil {
+	if outcome.Err = m.record(ctx, outcome.Result); outcome.Err != nil {
 		outcome.State = Failed
-		if !errors.Is(outcome.Err, catalog.ErrGone) {
-			// The mover's report is the only trace of the copy: it stays
-			// until somebody has written it down.
-			return outcome
-		}
 	}
+	if outcome.Err != nil && !errors.Is(outcome.Err, catalog.ErrGone) {
+		m.announce(&outcome)
+		return outcome
+	}
+	return m.close(ctx, outcome)
+}
+
+// close tells the outcome and removes what was made for it.
+func (m *making) close(ctx context.Context, outcome Outcome) Outcome {
+	m.announce(&outcome)
 	outcome.Left = m.cleanUp(ctx)
 	return outcome
 }
@@ -209,19 +226,33 @@ func (m *making) start(ctx context.Context) error {
 		return m.failed(err)
 	}
 	exposed := catalog.Snapshot{Namespace: ns, Name: name, Claim: s.Claim, Role: catalog.RoleStatic, Run: s.Run}
-	m.stage = static
-	if err := m.cluster.Expose(ctx, s, exposed); err != nil {
-		return m.failed(fmt.Errorf("make static copy %s/%s: %w", ns, name, err))
+	err = m.reach(static, "make static copy", func() error {
+		ctx, cancel := context.WithTimeoutCause(ctx, exposeTimeout, errTimeout)
+		defer cancel()
+		return m.cluster.Expose(ctx, s, exposed)
+	})
+	if err != nil {
+		return err
 	}
-	m.stage = clone
-	if err := m.cluster.CreateClone(ctx, clonedAs, name); err != nil {
-		return m.failed(fmt.Errorf("make clone %s/%s: %w", ns, name, err))
+	err = m.reach(clone, "make clone", func() error { return m.cluster.CreateClone(ctx, clonedAs, name) })
+	if err != nil {
+		return err
 	}
-	m.stage = mover
-	if err := m.cluster.StartMover(ctx, job); err != nil {
-		return m.failed(fmt.Errorf("start mover %s/%s: %w", ns, name, err))
+	return m.reach(mover, "start mover", func() error { return m.cluster.StartMover(ctx, job) })
+}
+
+// reach makes what belongs to a stage. It counts as made even if that fails,
+// for the answer may have been lost; but not if another's object is in its place.
+func (m *making) reach(to stage, doing string, do func() error) error {
+	m.stage = to
+	err := do()
+	if errors.Is(err, catalog.ErrTaken) {
+		m.stage = to - 1
 	}
-	return nil
+	if err == nil {
+		return nil
+	}
+	return m.failed(fmt.Errorf("%s %s/%s: %w", doing, m.request.BackupNamespace, m.copy.Name, err))
 }
 
 // clone is the claim that the mover reads. Its size is what the driver says
@@ -316,7 +347,7 @@ func (m *making) record(ctx context.Context, result catalog.Copy) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
 	err := m.cluster.AddCopy(ctx, m.copy.Snapshot, result)
-	if err == nil {
+	if err == nil || m.late && errors.Is(err, catalog.ErrGone) {
 		return nil
 	}
 	return m.unrecorded(result, err)
@@ -354,8 +385,9 @@ func remove(ctx context.Context, c Cluster, namespace, name string, from stage, 
 	return nil
 }
 
-// announce tells how it ended.
-func (m *making) announce(o Outcome) {
+// announce tells how it ended, and how long it took.
+func (m *making) announce(o *Outcome) {
+	o.Took = m.now().Sub(m.began)
 	e := catalog.Event{State: catalog.OK, Took: o.Took, Copy: o.Result.Snapshot, Bytes: o.Result.Bytes, Added: o.Result.Added}
 	if o.Err != nil {
 		e.State, e.Message = catalog.Failed, o.Err.Error()
