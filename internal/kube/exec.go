@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -32,7 +33,8 @@ import (
 //
 // ctx's end does not end the command: the end of its input has to.
 func (c *Cluster) Exec(ctx context.Context, ref catalog.ContainerRef, argv []string, stdin io.Reader, stdout, stderr io.Writer) error {
-	executor, err := c.executor(ref, argv, stdin != nil)
+	var refused error // what the server said to the WebSocket
+	executor, err := c.executor(ref, argv, stdin != nil, func(err error) { refused = err })
 	if err != nil {
 		return fmt.Errorf("run command in %s: %w", ref, err)
 	}
@@ -49,16 +51,16 @@ func (c *Cluster) Exec(ctx context.Context, ref catalog.ContainerRef, argv []str
 		log.cut()
 		return fmt.Errorf("run command in %s: %w", ref, context.Cause(ctx))
 	}
-	err = errors.Join(execError(err, ref), out.finish(ctx), log.finish(ctx), in.failure())
+	err = errors.Join(execError(err, refused, ref), out.finish(ctx), log.finish(ctx), in.failure())
 	if err != nil {
 		return fmt.Errorf("run command in %s: %w", ref, err)
 	}
 	return nil
 }
 
-func (c *Cluster) executor(ref catalog.ContainerRef, argv []string, stdin bool) (remotecommand.Executor, error) {
-	// Only the request's address is taken from the client; RESTClient of a
-	// typed client is never nil outside of fakes.
+// executor tells refused why a WebSocket was not to be had before it turns to
+// SPDY.
+func (c *Cluster) executor(ref catalog.ContainerRef, argv []string, stdin bool, refused func(error)) (remotecommand.Executor, error) {
 	address := c.core.CoreV1().RESTClient().Post().
 		Namespace(ref.Namespace).Resource("pods").Name(ref.Pod).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{
@@ -73,18 +75,21 @@ func (c *Cluster) executor(ref catalog.ContainerRef, argv []string, stdin bool) 
 		return nil, err
 	}
 	return remotecommand.NewFallbackExecutor(web, spdy, func(err error) bool {
+		refused(err)
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	})
 }
 
-// execError is err in our own types.
-func execError(err error, ref catalog.ContainerRef) error {
+// execError is err in our own types. SPDY keeps only the text of a refusal;
+// what it was stands in refused, that of the WebSocket before it.
+func execError(err, refused error, ref catalog.ContainerRef) error {
 	var exit exec.CodeExitError
 	if errors.As(err, &exit) {
 		return &catalog.ExitError{Code: exit.Code}
 	}
-	if apierrors.IsForbidden(err) {
-		return explain(err, "exec", catalog.Right{Verb: "create", Resource: "pods/exec", Namespace: ref.Namespace})
+	var upgrade *httpstream.UpgradeFailureError
+	if err != nil && strings.HasPrefix(err.Error(), "unable to upgrade connection") && errors.As(refused, &upgrade) && apierrors.IsForbidden(upgrade.Cause) {
+		return explain(upgrade.Cause, "exec", catalog.Right{Verb: "create", Resource: "pods/exec", Namespace: ref.Namespace})
 	}
 	return err
 }

@@ -152,7 +152,7 @@ func (c *Cluster) Label(ctx context.Context, s catalog.Snapshot) (catalog.Snapsh
 		changed, err = c.snapshots.SnapshotV1().VolumeSnapshots(s.Namespace).Patch(ctx, s.Name, types.MergePatchType, change, metav1.PatchOptions{})
 		return err
 	})
-	if apierrors.IsConflict(err) {
+	if otherUID(err) {
 		err = errReplaced
 	}
 	if err != nil {
@@ -164,6 +164,13 @@ func (c *Cluster) Label(ctx context.Context, s catalog.Snapshot) (catalog.Snapsh
 		return s, fmt.Errorf("%s: mirror to its content: %w", doing, err)
 	}
 	return s, nil
+}
+
+// otherUID reports whether err is that the object has another UID than the
+// patch says: a conflict, or, of a custom resource, a field that is immutable.
+func otherUID(err error) bool {
+	cause, _ := apierrors.StatusCause(err, metav1.CauseTypeFieldValueInvalid)
+	return apierrors.IsConflict(err) || cause.Field == "metadata.uid"
 }
 
 // mirror writes s's labels onto its content, whose name holds s's UID, so that

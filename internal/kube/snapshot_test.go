@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
@@ -347,6 +348,11 @@ func TestLabelFailures(t *testing.T) {
 		{"the content may not be written: no error", func(f fakes) { refuse(f.snapshots, "patch", "volumesnapshotcontents") }, nil, ""},
 		{"another snapshot has the name", func(f fakes) {
 			f.snapshots.PrependReactor("patch", "volumesnapshots", failing(apierrors.NewConflict(snapshotKind, s.Name, errors.New("uid mismatch"))))
+		}, errReplaced, ""},
+		{"another snapshot has the name, as a server says it of custom resources", func(f fakes) {
+			f.snapshots.PrependReactor("patch", "volumesnapshots", failing(apierrors.NewInvalid(
+				schema.GroupKind{Group: snapshotGroup, Kind: "VolumeSnapshot"}, s.Name,
+				field.ErrorList{field.Invalid(field.NewPath("metadata", "uid"), "uid-1", "field is immutable")})))
 		}, errReplaced, ""},
 		{"it may not be written", func(f fakes) { refuse(f.snapshots, "patch", "volumesnapshots") }, denied("patch", snapshotGroup, "volumesnapshots"), catalog.CodeForbidden},
 	} {
