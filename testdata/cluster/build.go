@@ -35,6 +35,7 @@ var modules = []module{
 	{dir: "etcd", pkg: "tool", programs: []string{"etcd"}},
 	{
 		dir: "containerd", pkg: "tool", tags: "no_btrfs no_devmapper no_zfs",
+		ldflags:  "-X github.com/containerd/containerd/v2/version.Version=v2.4.2",
 		programs: []string{"containerd", "containerd-shim-runc-v2", "ctr"},
 	},
 	{
@@ -94,6 +95,7 @@ func (c *cluster) build(ctx context.Context, m module) (out, done string, err er
 	if _, err := os.Stat(out); err == nil {
 		return out, "", nil
 	}
+	c.progress.say("building %s", m.dir)
 	if err := c.compile(ctx, m, source, out); err != nil {
 		return "", "", fmt.Errorf("build %s: %w", m.dir, err)
 	}

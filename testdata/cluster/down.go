@@ -68,7 +68,7 @@ func (c *cluster) removeState() error {
 }
 
 // stop ends all processes of the cluster and removes what the kernel holds for
-// it. It does as much as it can.
+// it, and what a test may have left to make it fail.
 func (c *cluster) stop(ctx context.Context) error {
 	if err := c.endParts(ctx); err != nil {
 		return err
@@ -76,7 +76,7 @@ func (c *cluster) stop(ctx context.Context) error {
 	if err := c.killAll(ctx); err != nil {
 		return err
 	}
-	return errors.Join(c.unmount(ctx), c.removeCgroups(), c.disconnect(ctx))
+	return errors.Join(c.unmount(ctx), c.removeCgroups(), c.disconnect(ctx), os.RemoveAll(c.faults()))
 }
 
 // endParts ends every part that a pid file names: the API server and etcd last,

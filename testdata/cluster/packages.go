@@ -17,13 +17,9 @@ var packages = map[string]string{
 	"iptables":   "iptables",
 	"conntrack":  "conntrack",
 	"runc":       "runc",
-	"btrfs":      "btrfs-progs",
+	"mkfs.btrfs": "btrfs-progs",
 	"mkfs.ext4":  "e2fsprogs",
 	"nsenter":    "util-linux",
-	"mount":      "mount",
-	"localedef":  "libc-bin",
-	"dpkg-deb":   "dpkg",
-	"mountpoint": "util-linux",
 }
 
 // installPackages installs what the machine lacks.

@@ -80,6 +80,15 @@ var drivers = []driver{
 
 func (d driver) socket() string { return "/var/lib/kubelet/plugins/" + d.name + "/csi.sock" }
 
+// runtimes are the parts that hold images and containers.
+func (c *cluster) runtimes() []part {
+	var parts []part
+	for node := 1; node <= c.nodes; node++ {
+		parts = append(parts, c.containerd(node))
+	}
+	return parts
+}
+
 // foundation are the parts that all others need, in the order of starting.
 func (c *cluster) foundation() []part {
 	return []part{c.etcd(), c.apiserver()}
@@ -89,7 +98,7 @@ func (c *cluster) foundation() []part {
 func (c *cluster) others() []part {
 	parts := []part{c.s3(), c.restServer()}
 	for node := 1; node <= c.nodes; node++ {
-		parts = append(parts, c.containerd(node), c.kubelet(node), c.proxy(node))
+		parts = append(parts, c.kubelet(node), c.proxy(node))
 		for _, d := range drivers {
 			parts = append(parts, c.csi(d, node))
 		}
@@ -105,7 +114,9 @@ func (c *cluster) others() []part {
 }
 
 // allParts are the parts in the order of starting.
-func (c *cluster) allParts() []part { return append(c.foundation(), c.others()...) }
+func (c *cluster) allParts() []part {
+	return slices.Concat(c.runtimes(), c.foundation(), c.others())
+}
 
 func (c *cluster) program(name string, args ...string) []string {
 	return append([]string{c.path("parts", name)}, args...)

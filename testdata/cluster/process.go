@@ -140,13 +140,17 @@ func (c *cluster) running(name string) (p process, ok bool, err error) {
 }
 
 // launch starts a part in the namespaces of its node and writes down its
-// process. The part outlives this program.
+// process. The part outlives this program. If that is killed in between, the
+// zero process that it leaves written tells the next one.
 func (c *cluster) launch(p part) error {
 	log, err := os.OpenFile(c.logFile(p.name), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
+	if err := writeJSON(c.pidFile(p.name), process{}); err != nil {
+		return err
+	}
 	cmd := exec.Command("nsenter", c.enter(p.node, p.args...)...)
 	cmd.Env = append([]string{"PATH=" + c.path("parts") + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}, p.env...)
 	cmd.Stdout, cmd.Stderr = log, log

@@ -30,6 +30,22 @@ func (p *progress) step(f func() (string, error)) error {
 	return err
 }
 
+// steps runs one after the other until one fails; changed is false if none had
+// anything to do.
+func (p *progress) steps(all ...func() (string, error)) (changed bool, err error) {
+	for _, f := range all {
+		err := p.step(func() (string, error) {
+			done, err := f()
+			changed = changed || done != ""
+			return done, err
+		})
+		if err != nil {
+			return changed, err
+		}
+	}
+	return changed, nil
+}
+
 func (p *progress) say(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -35,22 +35,18 @@ func (c *cluster) up(ctx context.Context, nodes int) (err error) {
 	if err != nil {
 		return err
 	}
-	started, err := c.startAll(ctx)
+	changed, err := c.startAll(ctx, built)
 	if err != nil {
 		return err
 	}
-	changed, err := c.furnish(ctx, built)
-	if err != nil {
+	if err := c.check(ctx, changed); err != nil {
 		return err
 	}
-	if err := c.check(ctx, started || changed); err != nil {
-		return err
+	done := "up"
+	if !changed {
+		done = "already up"
 	}
-	if !started && !changed {
-		c.progress.say("already up: %s", c.state)
-		return nil
-	}
-	c.progress.say("up: %s", c.state)
+	c.progress.say("%s: %s", done, c.state)
 	return nil
 }
 
@@ -131,10 +127,9 @@ func (l lines) Write(text []byte) (int, error) {
 
 var _ io.Writer = lines{}
 
-// startAll makes the nodes and starts every part that does not run.
-func (c *cluster) startAll(ctx context.Context) (started bool, err error) {
-	if !c.intact() {
-		// Parts that live in namespaces of which one is lost serve nobody.
+// startAll makes what the cluster lacks: nodes, processes, images, objects.
+func (c *cluster) startAll(ctx context.Context, built []images.Image) (changed bool, err error) {
+	if !c.intact() || c.interrupted() {
 		if err := c.stop(ctx); err != nil {
 			return false, err
 		}
@@ -144,40 +139,58 @@ func (c *cluster) startAll(ctx context.Context) (started bool, err error) {
 			return false, err
 		}
 	}
-	steps := []func() (string, error){
+	changed, err = c.progress.steps(
 		c.issue,
 		func() (string, error) { return c.connect(ctx) },
 		func() (string, error) { return c.mount(ctx) },
+		func() (string, error) { return c.startParts(ctx, "containerd", c.runtimes()) },
+	)
+	if err != nil {
+		return changed, err
+	}
+	// Unpacking images takes longer than all else and needs containerd only.
+	var loaded bool
+	pictures := make(chan error, 1)
+	go func() {
+		var err error
+		loaded, err = c.progress.steps(func() (string, error) { return c.loadAll(ctx, built) })
+		pictures <- err
+	}()
+	started, err := c.progress.steps(
 		func() (string, error) { return c.startParts(ctx, "the control plane", c.foundation()) },
-		func() (string, error) { return c.startParts(ctx, "all parts", c.others()) },
-	}
-	for _, step := range steps {
-		err := c.progress.step(func() (string, error) {
-			done, err := step()
-			started = started || done != ""
-			return done, err
-		})
-		if err != nil {
-			return started, err
-		}
-	}
-	return started, nil
+		func() (string, error) { return c.startParts(ctx, "all others", c.others()) },
+		func() (string, error) { return c.applyAll(ctx) },
+	)
+	err = errors.Join(err, <-pictures)
+	return changed || started || loaded, err
 }
 
-// intact tells whether all namespaces of this boot are there, or none at all.
+// intact tells whether each node has all of its namespaces, made whole in this
+// boot, or none, and none is there without the first. Parts that live in
+// namespaces of which one is lost serve nobody.
 func (c *cluster) intact() bool {
-	var there, lost int
-	for node := 1; node <= c.nodes; node++ {
-		for what, path := range map[string]string{"network": c.netns(node), "mounts": c.mountns(node)} {
-			switch {
-			case c.made(what, node) && isNamespace(path):
-				there++
-			case c.made(what, node) || isNamespace(path) || node == 1:
-				lost++
-			}
+	var whole, none [maxNodes + 1]bool
+	for node := 1; node <= maxNodes; node++ {
+		network, mounts := isNamespace(c.netns(node)), isNamespace(c.mountns(node))
+		whole[node] = network && mounts && c.made("network", node) && c.made("mounts", node)
+		none[node] = !network && !mounts
+		if !whole[node] && !none[node] {
+			return false
 		}
 	}
-	return lost == 0 || there == 0
+	return !none[1] || none[2]
+}
+
+// interrupted tells whether an earlier run was killed after starting a part and
+// before writing it down: it may live, and nobody knows its pid.
+func (c *cluster) interrupted() bool {
+	for _, p := range c.allParts() {
+		var id process
+		if readJSON(c.pidFile(p.name), &id) == nil && id == (process{}) {
+			return true
+		}
+	}
+	return false
 }
 
 // startParts starts those of parts that do not run, in order, and waits until
@@ -194,7 +207,7 @@ func (c *cluster) startParts(ctx context.Context, what string, parts []part) (do
 		}
 	}
 	for _, p := range parts {
-		if err := c.await(ctx, p, time.Minute); err != nil {
+		if err := c.await(ctx, p, 3*time.Minute); err != nil {
 			return "", err
 		}
 	}
@@ -205,25 +218,6 @@ func (c *cluster) startParts(ctx context.Context, what string, parts []part) (do
 		return "started " + what, nil
 	}
 	return "started " + strings.Join(names, ", "), nil
-}
-
-// furnish gives the running cluster its objects and images.
-func (c *cluster) furnish(ctx context.Context, built []images.Image) (changed bool, err error) {
-	steps := []func() (string, error){
-		func() (string, error) { return c.applyAll(ctx) },
-		func() (string, error) { return c.loadAll(ctx, built) },
-	}
-	for _, step := range steps {
-		err := c.progress.step(func() (string, error) {
-			done, err := step()
-			changed = changed || done != ""
-			return done, err
-		})
-		if err != nil {
-			return changed, err
-		}
-	}
-	return changed, nil
 }
 
 // loadAll imports the images that a node has not had yet.

@@ -36,9 +36,17 @@ unshare --mount="$pin" --propagation slave sh -euc '
 	done
 ' sh "$data"
 
-# The roots below which the kubelet makes the cgroups of its pods.
+# The roots below which the kubelet makes the cgroups of its pods; in the one
+# tree of version 2, controllers are handed down from folder to folder.
 for root in /sys/fs/cgroup /sys/fs/cgroup/*; do
-	if mountpoint -q "$root" && [ "$(stat -f -c %T "$root")" != tmpfs ]; then
-		mkdir -p "$root/backsnap-$id/node-$node"
-	fi
+	mountpoint -q "$root" || continue
+	case $(stat -f -c %T "$root") in cgroup*) ;; *) continue ;; esac
+	mkdir -p "$root/backsnap-$id/node-$node"
+	for dir in "$root" "$root/backsnap-$id"; do
+		[ -e "$dir/cgroup.subtree_control" ] || continue
+		read -r controllers <"$dir/cgroup.controllers" || :
+		for controller in $controllers; do
+			echo "+$controller" >"$dir/cgroup.subtree_control" || :
+		done
+	done
 done

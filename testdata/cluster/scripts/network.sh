@@ -42,8 +42,12 @@ fi
 
 # Pods reach what is no pod by the address of their node: the host knows no way
 # to theirs and would send the answers to its own default route.
+# They start nothing there either.
+inside iptables -w -A OUTPUT -o host -m conntrack --ctstate NEW -j REJECT
+inside iptables -w -A FORWARD -o host -m conntrack --ctstate NEW -j REJECT
 inside iptables -w -t nat -A POSTROUTING -s "$pods" ! -d "$pods" -j MASQUERADE
 
+modprobe br_netfilter 2>/dev/null || : # it may be part of the kernel
 # shellcheck disable=SC2016 # expanded inside
 inside sh -euc '
 	echo 1 >/proc/sys/net/ipv4/ip_forward
