@@ -201,13 +201,13 @@ func next(ctx context.Context, door coordinationclient.LeaseInterface, there *co
 				return nil, pause(ctx, watchPause) // look again
 			}
 			changed, isLease := event.Object.(*coordinationv1.Lease)
-			if !isLease || changed.Name != catalog.LeaseName {
-				continue
-			}
-			if event.Type == watch.Deleted {
+			switch {
+			case !isLease || changed.Name != catalog.LeaseName:
+			case event.Type == watch.Deleted:
 				return nil, nil
+			case changed.ResourceVersion != there.ResourceVersion:
+				return changed, nil
 			}
-			return changed, nil
 		}
 	}
 }

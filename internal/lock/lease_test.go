@@ -1,0 +1,536 @@
+package lock
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/diff"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+)
+
+const (
+	mine   = catalog.Run("20261122-011500-x7k2")
+	theirs = catalog.Run("20261122-010000-abcd")
+)
+
+var leaseKind = schema.GroupResource{Group: coordinationv1.GroupName, Resource: "leases"}
+
+// server keeps leases as an API server does: with resourceVersions, which
+// client-go's fake ignores.
+type server struct {
+	*fake.Clientset
+	mu      sync.Mutex
+	version int
+	refused map[string]error // what a verb answers, whatever is asked
+}
+
+func newServer() *server {
+	s := &server{Clientset: fake.NewClientset(), refused: map[string]error{}}
+	s.PrependReactor("create", "leases", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		l := a.(clienttesting.CreateAction).GetObject().(*coordinationv1.Lease)
+		l.UID = types.UID("uid-" + s.next(l))
+		return false, nil, nil
+	})
+	s.PrependReactor("update", "leases", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		l := a.(clienttesting.UpdateAction).GetObject().(*coordinationv1.Lease)
+		there, err := s.lease(a.GetNamespace())
+		if err == nil && l.ResourceVersion != there.ResourceVersion {
+			err = apierrors.NewConflict(leaseKind, l.Name, errors.New("the object has been modified"))
+		}
+		s.next(l)
+		return err != nil, nil, err
+	})
+	s.PrependReactor("delete", "leases", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		there, err := s.lease(a.GetNamespace())
+		if err != nil {
+			return true, nil, err
+		}
+		want := a.(clienttesting.DeleteActionImpl).DeleteOptions.Preconditions
+		if want == nil || *want.UID != there.UID || *want.ResourceVersion != there.ResourceVersion {
+			return true, nil, apierrors.NewConflict(leaseKind, there.Name, errors.New("precondition failed"))
+		}
+		return false, nil, nil
+	})
+	s.PrependReactor("*", "leases", func(a clienttesting.Action) (bool, runtime.Object, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		err := s.refused[a.GetVerb()]
+		return err != nil, nil, err
+	})
+	return s
+}
+
+// refuse makes all calls of verb fail from now on.
+func (s *server) refuse(verb string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused[verb] = err
+}
+
+// next gives l a new resourceVersion.
+func (s *server) next(l *coordinationv1.Lease) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.version++
+	l.ResourceVersion = strconv.Itoa(s.version)
+	return l.ResourceVersion
+}
+
+func (s *server) lease(namespace string) (*coordinationv1.Lease, error) {
+	o, err := s.Tracker().Get(coordinationv1.SchemeGroupVersion.WithResource("leases"), namespace, catalog.LeaseName)
+	if err != nil {
+		return nil, err
+	}
+	return o.(*coordinationv1.Lease), nil
+}
+
+// held is who holds the lease of namespace, "" for nobody.
+func (s *server) held(namespace string) string {
+	l, err := s.lease(namespace)
+	if err != nil {
+		return ""
+	}
+	return holderOf(l)
+}
+
+// verbs are the calls made so far.
+func (s *server) verbs() (verbs []string) {
+	for _, a := range s.Actions() {
+		verbs = append(verbs, a.GetVerb())
+	}
+	return verbs
+}
+
+// takes makes run the holder of shop's lease, alive until the function that it
+// returns is called: as a process that is killed, it then says nothing more.
+func (s *server) takes(t *testing.T, run catalog.Run) (release func() error, kill func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	h := &leases{run: run, holder: "pid 1 on there", duration: defaultDuration}
+	l, err := h.acquire(ctx, s.CoordinationV1().Leases("shop"), "shop", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.held = []*lease{l}
+	h.wg.Go(func() { _ = h.renew(ctx, l) }) // lost: no matter here
+	return func() error { cancel(); h.wg.Wait(); return h.release(context.WithoutCancel(ctx)) }, cancel
+}
+
+func equal(t *testing.T, what string, want, got any) {
+	t.Helper()
+	if !reflect.DeepEqual(want, got) {
+		t.Errorf("%s: -want +got\n%s", what, diff.Diff(want, got))
+	}
+}
+
+func TestFreeNamespacesCostOneRequestEach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		began := time.Now()
+		ctx, release, err := Namespaces(t.Context(), s, []string{"shop", "crm", "shop"}, mine, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		run, seconds, at, transitions := string(mine), int32(15), metav1.NewMicroTime(began), int32(0)
+		notes := catalog.HandsOff()
+		notes["backsnap.sh/holder"] = holder()
+		got, err := s.lease("shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.TypeMeta, got.ManagedFields = metav1.TypeMeta{}, nil // the fake's own
+		equal(t, "lease", &coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: "shop", Name: "backsnap", UID: "uid-2", ResourceVersion: "2",
+				Labels:      map[string]string{"app.kubernetes.io/managed-by": "backsnap", "backsnap.sh/run": run},
+				Annotations: notes,
+			},
+			Spec: coordinationv1.LeaseSpec{
+				HolderIdentity: &run, LeaseDurationSeconds: &seconds, AcquireTime: &at, RenewTime: &at, LeaseTransitions: &transitions,
+			},
+		}, got)
+		equal(t, "error while held", nil, ctx.Err())
+		if err := errors.Join(release(), release()); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "requests", []string{"create", "create", "delete", "delete"}, s.verbs())
+		equal(t, "left", "", s.held("shop")+s.held("crm"))
+	})
+}
+
+// The lease outlives the end of the context, for there is still to be cleaned
+// up, and is renewed every third of its duration until it is released.
+func TestRenewalUntilRelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		parent, interrupt := context.WithCancel(t.Context())
+		_, release, err := Namespaces(parent, s, []string{"shop"}, mine, Options{Duration: 30 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		interrupt()
+		time.Sleep(35 * time.Second)
+		equal(t, "holder", string(mine), s.held("shop"))
+		if err := release(); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "requests", []string{"create", "update", "update", "update", "delete"}, s.verbs())
+		time.Sleep(time.Hour)
+		equal(t, "requests", 5, len(s.verbs()))
+	})
+}
+
+func TestBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		began := time.Now()
+		release, _ := s.takes(t, theirs)
+		time.Sleep(time.Minute)
+		asked := time.Now()
+		_, _, err := Namespaces(t.Context(), s, []string{"crm", "shop"}, mine, Options{})
+		equal(t, "failure", error(&catalog.Failure{
+			Code:    catalog.CodeBusy,
+			Message: "namespace shop is taken by run 20261122-010000-abcd (pid 1 on there) since " + began.UTC().Format(time.RFC3339),
+			State:   "nothing changed",
+			Next:    "wait until that run has ended, or let this one wait: --lock-timeout=10m",
+		}), errors.Unwrap(joined(err)))
+		equal(t, "time waited", time.Duration(0), time.Since(asked))
+		equal(t, "lease of the other namespace", "", s.held("crm"))
+		if err := release(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// joined makes an errors.Join of one error one that unwraps.
+func joined(err error) error {
+	var f *catalog.Failure
+	if errors.As(err, &f) {
+		return wrapper{f}
+	}
+	return err
+}
+
+type wrapper struct{ error }
+
+func (w wrapper) Unwrap() error { return w.error }
+
+func TestWaitForALiveHolder(t *testing.T) {
+	t.Run("until it lets go", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newServer()
+			release, _ := s.takes(t, theirs)
+			time.AfterFunc(time.Minute, func() { _ = release() })
+			began := time.Now()
+			_, mineBack, err := Namespaces(t.Context(), s, []string{"shop"}, mine, Options{Timeout: 2 * time.Minute})
+			if err != nil {
+				t.Fatal(err)
+			}
+			equal(t, "time waited", time.Minute, time.Since(began))
+			equal(t, "holder", string(mine), s.held("shop"))
+			if err := mineBack(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+	t.Run("until the time is over", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newServer()
+			release, _ := s.takes(t, theirs)
+			began := time.Now()
+			_, _, err := Namespaces(t.Context(), s, []string{"shop"}, mine, Options{Timeout: 2 * time.Minute})
+			equal(t, "code", catalog.CodeBusy, catalog.CodeOf(err))
+			equal(t, "time waited", 2*time.Minute, time.Since(began))
+			if err := release(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+	t.Run("until ^C", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newServer()
+			release, _ := s.takes(t, theirs)
+			interrupted := errors.New("interrupted")
+			ctx, cancel := context.WithCancelCause(t.Context())
+			time.AfterFunc(time.Second, func() { cancel(interrupted) })
+			_, _, err := Namespaces(ctx, s, []string{"shop"}, mine, Options{Timeout: 2 * time.Minute})
+			if !errors.Is(err, interrupted) {
+				t.Errorf("error %v, want %v", err, interrupted)
+			}
+			if err := release(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+}
+
+// A dead holder's lease is taken over once it was seen unchanged for as long as
+// it lasts, whatever the clock of its machine said and though nobody asked to
+// wait.
+func TestDeadHolder(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		clock time.Duration // of the holder, against ours
+		ago   time.Duration // it died
+		wait  time.Duration
+		want  catalog.Code
+	}{
+		{"died long ago", 0, time.Hour, 15 * time.Second, ""},
+		{"its clock was slow", -time.Hour, time.Hour, 15 * time.Second, ""},
+		{"died a moment ago: it may be alive", 0, time.Second, 0, catalog.CodeBusy},
+		{"its clock was fast: it may be alive", time.Hour, time.Minute, 0, catalog.CodeBusy},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newServer()
+				_, kill := s.takes(t, theirs)
+				kill()
+				synctest.Wait()
+				shift(t, s, test.clock)
+				time.Sleep(test.ago)
+				began := time.Now()
+				_, release, err := Namespaces(t.Context(), s, []string{"shop"}, mine, Options{})
+				equal(t, "code", test.want, catalog.CodeOf(err))
+				equal(t, "time waited", test.wait, time.Since(began))
+				if err != nil {
+					return
+				}
+				l, err := s.lease("shop")
+				if err != nil {
+					t.Fatal(err)
+				}
+				equal(t, "holder", string(mine), holderOf(l))
+				equal(t, "transitions", int32(1), *l.Spec.LeaseTransitions)
+				if err := release(); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
+}
+
+// shift sets the lease's times as a machine has them whose clock is off by d.
+func shift(t *testing.T, s *server, d time.Duration) {
+	t.Helper()
+	l, err := s.lease("shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := metav1.NewMicroTime(l.Spec.RenewTime.Add(d))
+	l.Spec.RenewTime = &at
+	if err := s.Tracker().Update(coordinationv1.SchemeGroupVersion.WithResource("leases"), l, "shop"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A live holder whose clock is an hour slow seems dead, until it renews.
+func TestSlowClockIsNoDeath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		s.PrependReactor("update", "leases", func(a clienttesting.Action) (bool, runtime.Object, error) {
+			l := a.(clienttesting.UpdateAction).GetObject().(*coordinationv1.Lease)
+			at := metav1.NewMicroTime(l.Spec.RenewTime.Add(-time.Hour))
+			l.Spec.RenewTime = &at
+			return false, nil, nil
+		})
+		release, _ := s.takes(t, theirs)
+		time.Sleep(6 * time.Second) // renewed once, an hour ago as it says
+		began := time.Now()
+		_, _, err := Namespaces(t.Context(), s, []string{"shop"}, mine, Options{})
+		equal(t, "code", catalog.CodeBusy, catalog.CodeOf(err))
+		equal(t, "time waited", 4*time.Second, time.Since(began)) // until it renewed again
+		equal(t, "holder", string(theirs), s.held("shop"))
+		if err := release(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// Of two that find the same dead holder one gets the lease; the other finds it
+// alive again.
+func TestTwoTakeOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		_, kill := s.takes(t, theirs)
+		kill()
+		time.Sleep(time.Hour)
+		runs := []catalog.Run{mine, "20261122-011500-zzzz"}
+		releases, errs := make([]func() error, 2), make([]error, 2)
+		var wg sync.WaitGroup
+		for i, run := range runs {
+			wg.Go(func() {
+				_, releases[i], errs[i] = Namespaces(t.Context(), s, []string{"shop"}, run, Options{})
+			})
+		}
+		wg.Wait()
+		if (errs[0] == nil) == (errs[1] == nil) {
+			t.Fatalf("errors %v and %v: want one", errs[0], errs[1])
+		}
+		for i := range runs {
+			if errs[i] != nil {
+				equal(t, "code", catalog.CodeBusy, catalog.CodeOf(errs[i]))
+				continue
+			}
+			equal(t, "holder", string(runs[i]), s.held("shop"))
+			if err := releases[i](); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// The answer to the create was lost: the lease that is there is ours.
+func TestOwnLeaseIsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		_, kill := s.takes(t, mine)
+		kill()
+		_, release, err := Namespaces(t.Context(), s, []string{"shop"}, mine, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := release(); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "left", "", s.held("shop"))
+	})
+}
+
+func TestLost(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		happens func(*testing.T, *server)
+		message string
+		after   time.Duration // since the last renewal
+		left    string        // holder after release
+	}{
+		{
+			"taken over", func(t *testing.T, s *server) {
+				l, err := s.lease("shop")
+				if err != nil {
+					t.Fatal(err)
+				}
+				other := string(theirs)
+				l.Spec.HolderIdentity = &other
+				s.next(l)
+				if err := s.Tracker().Update(coordinationv1.SchemeGroupVersion.WithResource("leases"), l, "shop"); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"lease of namespace shop lost: run 20261122-010000-abcd holds it now", 5 * time.Second, string(theirs),
+		},
+		{
+			"deleted", func(t *testing.T, s *server) {
+				if err := s.Tracker().Delete(coordinationv1.SchemeGroupVersion.WithResource("leases"), "shop", "backsnap"); err != nil {
+					t.Fatal(err)
+				}
+			},
+			"lease of namespace shop lost: nobody holds it now", 5 * time.Second, "",
+		},
+		{
+			"the API server is away: given up before others may take it", func(_ *testing.T, s *server) {
+				s.refuse("update", errors.New("connection refused"))
+			},
+			"lease of namespace shop lost: it could not be renewed", 12 * time.Second, "",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newServer()
+				ctx, release, err := Namespaces(t.Context(), s, []string{"shop"}, mine, Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				test.happens(t, s)
+				<-ctx.Done()
+				equal(t, "lost after", test.after, time.Since(began))
+				var f *catalog.Failure
+				if !errors.As(context.Cause(ctx), &f) {
+					t.Fatalf("cause %v, want a failure", context.Cause(ctx))
+				}
+				equal(t, "code", catalog.CodeBusy, f.Code)
+				equal(t, "message", test.message, f.Message)
+				if err := release(); err != nil {
+					t.Error(err)
+				}
+				equal(t, "left", test.left, s.held("shop"))
+			})
+		})
+	}
+}
+
+// A renewal whose answer was lost, and a person who writes an annotation on the
+// lease, change its version: it is still ours.
+func TestChangedButOurs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		ctx, release, err := Namespaces(t.Context(), s, []string{"shop"}, mine, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shift(t, s, 0)
+		l, err := s.lease("shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.next(l)
+		if err := s.Tracker().Update(coordinationv1.SchemeGroupVersion.WithResource("leases"), l, "shop"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		equal(t, "error", nil, ctx.Err())
+		if err := release(); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "left", "", s.held("shop"))
+	})
+}
+
+// What cannot be released is tried again, and an error in the end.
+func TestReleaseFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		_, release, err := Namespaces(t.Context(), s, []string{"shop"}, mine, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		refused := errors.New("connection refused")
+		s.refuse("delete", refused)
+		began := time.Now()
+		if err := release(); !errors.Is(err, refused) {
+			t.Errorf("error %v, want %v", err, refused)
+		}
+		equal(t, "tried for", releaseTimeout, time.Since(began))
+	})
+}
+
+func TestForbidden(t *testing.T) {
+	s := newServer()
+	denied := apierrors.NewForbidden(leaseKind, "", nil)
+	denied.ErrStatus.Message = `leases.coordination.k8s.io is forbidden: User "jo" cannot create resource "leases"`
+	s.refuse("create", denied)
+	_, _, err := Namespaces(t.Context(), s, []string{"shop"}, mine, Options{})
+	equal(t, "failure", error(&catalog.Failure{
+		Code:    catalog.CodeForbidden,
+		Message: "take the lease of shop: you may not create leases.coordination.k8s.io in shop",
+		Cause:   denied,
+		State:   "nothing changed",
+		Next:    "ask for that right, and see whether you have it: kubectl auth can-i create leases.coordination.k8s.io -n shop",
+	}), errors.Unwrap(joined(err)))
+}
