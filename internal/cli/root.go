@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -58,6 +59,7 @@ func New(env *Env) *cobra.Command {
 	groups.Add(cmd)
 	cmd.AddCommand(newVersion(env, config), options.NewCmdOptions(env.Out))
 	templates.ActsAsRootCommand(cmd, []string{"options"}, groups...)
+	cmd.SetHelpFunc(displayed(cmd, cmd.HelpFunc()))
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
 	return cmd
 }
@@ -88,4 +90,17 @@ func usageError(cmd *cobra.Command, err error) error {
 // streams are env's as cli-runtime wants them.
 func (env *Env) streams() genericiooptions.IOStreams {
 	return genericiooptions.IOStreams{In: env.In, Out: env.Out, ErrOut: env.Err}
+}
+
+// displayed is help that calls the root command as a user calls it. kubectl's
+// templates know the display name in some places and not in others.
+func displayed(root *cobra.Command, help func(*cobra.Command, []string)) func(*cobra.Command, []string) {
+	return func(cmd *cobra.Command, args []string) {
+		out := cmd.OutOrStdout()
+		var text strings.Builder
+		cmd.SetOut(&text)
+		defer cmd.SetOut(out)
+		help(cmd, args)
+		io.WriteString(out, strings.ReplaceAll(text.String(), root.Name(), root.DisplayName()))
+	}
 }

@@ -20,7 +20,7 @@ func TestKubectlFindsThePlugin(t *testing.T) {
 	if listed.Code != 0 || !strings.Contains(listed.Stdout, "kubectl-backsnap") || strings.Contains(listed.Stdout+listed.Stderr, "warning") {
 		t.Errorf("kubectl plugin list: exit %d\n%s%s", listed.Code, listed.Stdout, listed.Stderr)
 	}
-	for _, args := range [][]string{{"--help"}, {"snapshot", "--help"}, {"list", "--help"}, {"repo", "init", "--help"}, {"options"}} {
+	for _, args := range [][]string{{"--help"}, {"snapshot", "--help"}, {"list", "--help"}, {"repo", "init", "--help"}} {
 		help := kit.Must(t, args...)
 		if !strings.Contains(help, "kubectl backsnap") || strings.Contains(help, "kubectl-backsnap") {
 			t.Errorf("help %v names the plugin wrongly:\n%s", args, help)

@@ -28,12 +28,12 @@ func (r Repository) Secret(t testing.TB) {
 	Apply(t, fmt.Sprintf(`
 apiVersion: v1
 kind: Secret
-metadata: {name: %s, namespace: %s, labels: {backsnap.sh/repository: %[1]s}}
+metadata: {name: %[1]s, namespace: %[2]s, labels: {backsnap.sh/repository: %[1]s}}
 stringData:
-  RESTIC_REPOSITORY: s3:http://s3.backup-storage.svc:9000/%s
-  RESTIC_PASSWORD: %s
-  AWS_ACCESS_KEY_ID: %s
-  AWS_SECRET_ACCESS_KEY: %s
+  RESTIC_REPOSITORY: s3:http://s3.backup-storage.svc:9000/%[3]s
+  RESTIC_PASSWORD: %[4]s
+  AWS_ACCESS_KEY_ID: %[5]s
+  AWS_SECRET_ACCESS_KEY: %[6]s
 `, r.Name, r.Namespace, r.Bucket, YAML(r.Password), YAML(Env(t, "BACKSNAP_CLUSTER_S3_ACCESS_KEY")), YAML(Env(t, "BACKSNAP_CLUSTER_S3_SECRET_KEY"))), "apply", "-f", "-")
 }
 
