@@ -32,6 +32,7 @@ type fake struct {
 	storing   sync.WaitGroup
 
 	cutAfter, readyAfter time.Duration
+	slow                 string // claim whose snapshot takes a second more
 	never                string // claim whose snapshot never gets ready
 	driverSays           string // error of the storage on that claim
 	wrongCut             time.Time
@@ -53,12 +54,14 @@ type server struct {
 	cut         string // step whose stream ends in its middle, without an error
 	garbled     bool   // and its middle holds something that no script says
 	exit        error  // of the exec of a dump that has said its end
-	hangs       bool   // a dump never ends
+	hangs       string // step that never ends
+	talks       bool   // a dump says more than any script
 	takes       time.Duration
 	noBarrier   bool
-	dumped      int  // how often
-	clientGone  bool // standard input ended before the dump did
-	inputClosed bool // and after it, as it must
+	dumped      int    // how often
+	asked       string // values that the last dump was given
+	clientGone  bool   // standard input ended before the dump did
+	inputClosed bool   // and after it, as it must
 }
 
 func newFake(servers map[string]*server) *fake {
@@ -121,6 +124,9 @@ func (f *fake) storage(s catalog.Snapshot) {
 	cut := time.Now().UTC().Truncate(time.Second)
 	update(func(s *catalog.Snapshot) { s.Cut = cut })
 	time.Sleep(f.readyAfter - f.cutAfter)
+	if s.Claim == f.slow {
+		time.Sleep(time.Second)
+	}
 	switch s.Claim {
 	case f.never:
 		update(func(s *catalog.Snapshot) { s.Err = f.driverSays })
@@ -230,9 +236,16 @@ func (f *fake) Exec(ctx context.Context, c catalog.ContainerRef, argv []string, 
 	f.mu.Lock()
 	f.call("exec %s in %s", step, c)
 	f.mu.Unlock()
+	if step == "dump" {
+		s.asked = readValues(in, 3)
+	}
 	gone := make(chan struct{})
 	go func() { io.Copy(io.Discard, in); close(gone) }()
-	if step == "probe" {
+	switch {
+	case step == s.hangs:
+		<-ctx.Done()
+		return context.Cause(ctx)
+	case step == "probe":
 		return s.probe(say, plugin)
 	}
 	return s.dump(ctx, say, plugin, gone, stderr)
@@ -251,6 +264,16 @@ func readScript(in *bufio.Reader) (string, error) {
 	script := make([]byte, n)
 	_, err = io.ReadFull(in, script)
 	return string(script), err
+}
+
+// readValues reads the n lines that follow a script, as one.
+func readValues(in *bufio.Reader, n int) string {
+	var values []string
+	for range n {
+		line, _ := in.ReadString('\n')
+		values = append(values, strings.TrimSpace(line))
+	}
+	return strings.Join(values, " ")
 }
 
 // whichScript names the step that a script is, and its plugin.
@@ -316,12 +339,8 @@ func (s *server) probe(say *transcript, plugin string) error {
 func (s *server) dump(ctx context.Context, say *transcript, plugin string, gone chan struct{}, stderr io.Writer) error {
 	fmt.Fprintf(stderr, "@bs:%s:TICK\n%s", say.nonce, s.stderr)
 	say.begin()
-	wait := time.After(s.takes)
-	if s.hangs {
-		wait = nil
-	}
 	select {
-	case <-wait:
+	case <-time.After(s.takes):
 	case <-gone:
 		s.clientGone = true
 		return say.fail("lost-client nobody waits")
@@ -339,6 +358,12 @@ func (s *server) dump(ctx context.Context, say *transcript, plugin string, gone 
 		say.line("%s", line)
 	}
 	s.barrier(say)
+	for i := 0; s.talks && i < 20; i++ {
+		if _, err := fmt.Fprintf(say.out, "@bs:%s:warning=%s\n", say.nonce, strings.Repeat("la", 50_000)); err != nil {
+			return err
+		}
+		say.lines++
+	}
 	if s.garbled {
 		fmt.Fprintln(say.out, "Segmentation fault")
 	}

@@ -202,15 +202,15 @@ func TestMakePlan(t *testing.T) {
 		{
 			name: "also those that are tied by a third", request: request(),
 			inv: catalog.Inventory{
-				Claims: []catalog.Claim{claim("a"), claim("b"), claim("c"), claim("d"), claim("e")},
+				Claims: []catalog.Claim{claim("a"), claim("b"), claim("c"), claim("d"), claim("e"), claim("f")},
 				Pods: []catalog.Pod{
-					pod("x", "deployment/x", "x", "a"), pod("y", "deployment/y", "y", "b"), pod("z", "deployment/z", "z", "c"),
+					pod("x", "deployment/x", "x", "a"), pod("y", "deployment/y", "y", "b"), pod("z", "deployment/z", "z", "c", "f"),
 					pod("tie", "job/tie", "tie", "a", "d"), pod("knot", "job/knot", "knot", "b", "d", "c"), pod("w", "deployment/w", "w", "e"),
 				},
 			},
 			want: []string{
 				"shop/deployment/w auto (no database known in image w) e:snap:30d",
-				"shop/deployment/x+deployment/y+deployment/z+job/knot+job/tie auto (no database known in image knot, tie, x, y, z) a:snap:30d b:snap:30d c:snap:30d d:snap:30d",
+				"shop/deployment/x+deployment/y+deployment/z+job/knot+job/tie auto (no database known in image knot, tie, x, y, z) a:snap:30d b:snap:30d c:snap:30d d:snap:30d f:snap:30d",
 			},
 		},
 		{
@@ -376,6 +376,14 @@ func TestMakePlan(t *testing.T) {
 				},
 			},
 			want: []string{"shop/statefulset/mysql auto dump mysql in mysql-0/main mysql-1/main (image mysql) data-0:snap:30d data-1:snap:30d data-2:snap:30d"},
+		},
+		{
+			name: "of two databases in one app the first is dumped", request: request(),
+			inv: catalog.Inventory{
+				Claims: []catalog.Claim{claim("a"), claim("b")},
+				Pods:   []catalog.Pod{pod("x-0", "statefulset/x", "postgres", "a"), pod("x-1", "statefulset/x", "mysql", "b")},
+			},
+			want: []string{"shop/statefulset/x auto dump postgres in x-0/main (image postgres) a:snap:30d b:snap:30d"},
 		},
 		{
 			name: "the only pod is going", request: request(),

@@ -149,8 +149,12 @@ func TestRun(t *testing.T) {
 		if diff := cmp.Diff([]catalog.Snapshot{binlog, data}, f.in("shop")); diff != "" {
 			t.Errorf("in the cluster (-want +got):\n%s", diff)
 		}
-		if s := f.servers["mysql-0"]; s.clientGone || !s.inputClosed {
+		s := f.servers["mysql-0"]
+		if s.clientGone || !s.inputClosed {
 			t.Errorf("standard input of the dump must stay open until it has ended, and be closed then: %+v", s)
+		}
+		if want := "20261122-011500-x7k2 1800 yes"; s.asked != want {
+			t.Errorf("the dump was asked for %q, want %q: run, seconds, barrier", s.asked, want)
 		}
 	})
 }
@@ -193,6 +197,24 @@ func TestEvents(t *testing.T) {
 
 // What is asked for carries its day of removal from the first moment, but
 // nothing that it has not earned yet.
+func TestEachStepIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inv, f := mysqlShop()
+		f.slow = "data"
+		_, w := take(t, t.Context(), f, request(), inv)
+		told := map[string]int{}
+		for _, e := range w.events {
+			if e.Phase == catalog.PhaseSnapshot {
+				told[e.Claim+" "+string(e.State)]++
+			}
+		}
+		want := map[string]int{"binlog started": 1, "binlog cut": 1, "binlog ok": 1, "data started": 1, "data cut": 1, "data ok": 1}
+		if diff := cmp.Diff(want, told); diff != "" {
+			t.Errorf("told (-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestUnfinishedSnapshotsClaimNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inv, f := mysqlAlone()
@@ -238,7 +260,10 @@ func TestFailedDump(t *testing.T) {
 		{"the dump's stream is cut, without an error", func(f *fake) { f.servers["mysql-0"].cut = "dump" }, catalog.CodeTruncated, "the output of the script is not whole: it has no end line"},
 		{"its end is there but not its middle", func(f *fake) { f.servers["mysql-0"].garbled = true }, catalog.CodeTruncated, "the output of the script is not whole: line 16 is not the script's"},
 		{"its end says that all is well, the exec does not", func(f *fake) { f.servers["mysql-0"].exit = &catalog.ExitError{Code: 137} }, catalog.CodeDump, "exit 137"},
-		{"it takes too long, and so does its end", func(f *fake) { f.servers["mysql-0"].hangs = true }, catalog.CodeDump, "not in time"},
+		{"it takes too long, and so does its end", func(f *fake) { f.servers["mysql-0"].hangs = "dump" }, catalog.CodeDump, "not in time"},
+		{"the probe hangs", func(f *fake) { f.servers["mysql-0"].hangs = "probe" }, catalog.CodeDump, "not in time"},
+		{"it says more than any script", func(f *fake) { f.servers["mysql-0"].talks = true }, catalog.CodeTruncated,
+			"the output of the script is not whole: it has no end line: script said more than 1048576 bytes"},
 		{"the data lies on no volume that is cut", func(f *fake) { f.servers["mysql-0"].mount = "/elsewhere" }, catalog.CodeHook, "its data directory lies on /elsewhere, which is no volume of this snapshot"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -307,6 +332,21 @@ func failure(t *testing.T, err error) catalog.Failure {
 		t.Fatalf("no failure: %v", err)
 	}
 	return *f
+}
+
+// A script has its time and, to end itself, half a minute more.
+func TestScriptsHaveTheirTime(t *testing.T) {
+	for step, want := range map[string]time.Duration{"probe": time.Minute, "dump": 5*time.Minute + 30*time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			inv, f := mysqlAlone()
+			f.servers["mysql-0"].hangs = step
+			began := time.Now()
+			take(t, t.Context(), f, request(effort(snapshot.Application), func(r *snapshot.Request) { r.DumpTimeout = 5 * time.Minute }), inv)
+			if got := time.Since(began); got != want {
+				t.Errorf("a %s that hangs was given up after %s, want %s", step, got, want)
+			}
+		})
+	}
 }
 
 // Of several servers every primary is dumped, or one replica.
@@ -733,6 +773,19 @@ func TestRetention(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The day of removal is counted from the cut, not from the request.
+func TestKeptFromTheDayOfTheCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(24*time.Hour - time.Second)
+		f := newFake(nil)
+		f.cutAfter = 2 * time.Second
+		result, _ := take(t, t.Context(), f, request(), catalog.Inventory{Claims: []catalog.Claim{claim("data")}, Classes: classes})
+		if got, want := result.Items[0].Snapshot.DeleteAfter, "2000-02-01"; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	})
 }
 
 // A storage whose clock cannot be right does not date the snapshot.
