@@ -204,7 +204,7 @@ func TestMakePlan(t *testing.T) {
 			inv: catalog.Inventory{
 				Claims: []catalog.Claim{claim("a"), claim("b"), claim("c"), claim("d"), claim("e"), claim("f")},
 				Pods: []catalog.Pod{
-					pod("x", "deployment/x", "x", "a"), pod("y", "deployment/y", "y", "b"), pod("z", "deployment/z", "z", "c", "f"),
+					pod("x", "deployment/x", "x", "a", "f"), pod("y", "deployment/y", "y", "b"), pod("z", "deployment/z", "z", "c"),
 					pod("tie", "job/tie", "tie", "a", "d"), pod("knot", "job/knot", "knot", "b", "d", "c"), pod("w", "deployment/w", "w", "e"),
 				},
 			},
