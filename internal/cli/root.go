@@ -3,13 +3,15 @@ package cli
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
-	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/klog/v2"
 	"k8s.io/kubectl/pkg/cmd/options"
 	"k8s.io/kubectl/pkg/util/templates"
 
@@ -50,6 +52,7 @@ func New(env *Env) *cobra.Command {
 	cmd.SetErr(env.Err)
 	cmd.CompletionOptions.HiddenDefaultCmd = true
 	config.AddFlags(cmd.PersistentFlags())
+	addVerbosity(cmd.PersistentFlags())
 
 	groups := templates.CommandGroups{
 		{Message: "Backup Commands:", Commands: []*cobra.Command{newSnapshot(env, config)}},
@@ -70,6 +73,13 @@ const rootLong = `
 	Databases are dumped inside their own pods, the volumes are cut as labelled CSI VolumeSnapshots, and restic Jobs
 	copy them off-site. The labels are the catalog: there is no operator, no custom resource and no state file.`
 
+// addVerbosity adds klog's -v: from 6 on client-go tells of every request.
+func addVerbosity(flags *pflag.FlagSet) {
+	var logs flag.FlagSet
+	klog.InitFlags(&logs)
+	flags.AddGoFlag(logs.Lookup("v"))
+}
+
 // noSuchCommand refuses words that are no command, and names near ones.
 func noSuchCommand(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
@@ -85,11 +95,6 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 // usageError is a wrong command line.
 func usageError(cmd *cobra.Command, err error) error {
 	return &catalog.Failure{Code: catalog.CodeUsage, Message: err.Error(), State: "nothing changed", Next: cmd.CommandPath() + " --help"}
-}
-
-// streams are env's as cli-runtime wants them.
-func (env *Env) streams() genericiooptions.IOStreams {
-	return genericiooptions.IOStreams{In: env.In, Out: env.Out, ErrOut: env.Err}
 }
 
 // displayed is help that calls the root command as a user calls it. kubectl's
