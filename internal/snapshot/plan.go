@@ -124,6 +124,19 @@ type Skip struct {
 // Wanted reports whether somebody asked for the omission: it is then no failure.
 func (s Skip) Wanted() bool { return s.Code == "" }
 
+// Err is the failure that the omission is, nil where somebody asked for it.
+func (s Skip) Err() error {
+	if s.Wanted() {
+		return nil
+	}
+	return &catalog.Failure{
+		Code:    s.Code,
+		Message: fmt.Sprintf("%s/%s skipped: %s", s.Claim.Namespace, s.Claim.Name, s.Reason),
+		State:   "no snapshot of it was taken",
+		Next:    s.Next,
+	}
+}
+
 // MakePlan decides what to do with the claims of an inventory. Its error is a
 // catalog.Failure: a target that is not there, or a plugin that is unknown. An
 // annotation that makes no sense is a Skip or the Err of its app alone.

@@ -68,22 +68,11 @@ func Run(ctx context.Context, c Cluster, now func() time.Time, plan Plan, w cata
 		result.Items = append(result.Items, of...)
 	}
 	for _, s := range plan.Skips {
-		result.Items = append(result.Items, skipped(s))
+		result.Items = append(result.Items, Item{
+			Namespace: s.Claim.Namespace, Claim: s.Claim.Name, Outcome: Skipped, Reason: s.Reason, Wanted: s.Wanted(), Err: s.Err(),
+		})
 	}
 	return result
-}
-
-func skipped(s Skip) Item {
-	item := Item{Namespace: s.Claim.Namespace, Claim: s.Claim.Name, Outcome: Skipped, Reason: s.Reason, Wanted: s.Wanted()}
-	if !item.Wanted {
-		item.Err = &catalog.Failure{
-			Code:    s.Code,
-			Message: fmt.Sprintf("%s/%s skipped: %s", s.Claim.Namespace, s.Claim.Name, s.Reason),
-			State:   "no snapshot of it was taken",
-			Next:    s.Next,
-		}
-	}
-	return item
 }
 
 // taking is one app on its way.
