@@ -3,10 +3,14 @@ package plugins_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,51 +25,51 @@ const (
 	run   = "20261122-011500-x7k2"
 )
 
-// box stands for a container: a shell, what is on its PATH, its environment and
-// a directory that is its volume.
+// patience is what any single command of these tests may take.
+const patience = 2 * time.Minute
+
+// serverUID is the user that servers run as here: PostgreSQL refuses root.
+const serverUID = 65534
+
+// box stands for a container: a shell, the programs of its image, its
+// environment, and a directory that is its volume.
 type box struct {
 	t      *testing.T
 	shell  string // "dash" or "busybox"
-	bin    string // stub programs, first on PATH
+	dir    string // for the test's own use
+	bin    string // all that is on its PATH
 	volume string // what df says is the mount
 	env    []string
 	uid    int
 }
 
-// serverUID is the user that test servers run as: PostgreSQL refuses root.
-const serverUID = 65534
-
-// shells runs f once in each shell that scripts must work in.
+// shells runs f once for each shell that scripts must work in, each with the
+// programs that go with it.
 func shells(t *testing.T, f func(t *testing.T, b *box)) {
+	t.Helper()
 	for _, shell := range []string{"dash", "busybox"} {
 		t.Run(shell, func(t *testing.T) {
 			if _, err := exec.LookPath(shell); err != nil {
-				t.Skipf("no %s on this machine", shell)
+				t.Skipf("no %s on this machine: apt-get install %s", shell, shell)
 			}
 			f(t, newBox(t, shell))
 		})
 	}
 }
 
-// serve has the box run as a user that servers take, and its volume theirs.
-func (b *box) serve() {
-	b.t.Helper()
-	if os.Getuid() == 0 {
-		b.uid = serverUID
-		must(b.t, os.Chown(b.volume, b.uid, b.uid))
-	}
-}
-
 func newBox(t *testing.T, shell string) *box {
 	t.Helper()
 	dir := tempDir(t)
-	b := &box{t: t, shell: shell, bin: filepath.Join(dir, "bin"), volume: filepath.Join(dir, "volume"), uid: os.Getuid()}
+	b := &box{t: t, shell: shell, dir: dir, bin: filepath.Join(dir, "bin"), volume: filepath.Join(dir, "volume"), uid: os.Getuid()}
 	must(t, os.MkdirAll(b.bin, 0o755))
 	must(t, os.MkdirAll(b.volume, 0o755))
 	if shell == "busybox" {
-		linkApplets(t, b.bin)
+		b.applets()
+	} else {
+		b.link("cat", "chown", "cp", "date", "dd", "grep", "gzip", "head", "id", "ls", "mv", "od", "rm", "sed", "setpriv",
+			"sh", "sha256sum", "sleep", "sync", "tail", "touch", "tr", "wc", "zstd")
 	}
-	b.disk(1<<20, 1<<19, 1000, 900)
+	b.disk(1<<20, 1<<19, 65536, 60000)
 	return b
 }
 
@@ -79,84 +83,144 @@ func tempDir(t *testing.T) string {
 	return dir
 }
 
-// linkApplets gives dir the programs of an image that has nothing but busybox.
-func linkApplets(t *testing.T, dir string) {
-	t.Helper()
+// applets gives the box the programs of an image that has only busybox.
+func (b *box) applets() {
+	b.t.Helper()
 	busybox, err := exec.LookPath("busybox")
-	must(t, err)
+	must(b.t, err)
 	out, err := exec.Command(busybox, "--list").Output()
-	must(t, err)
+	must(b.t, err)
 	for name := range strings.FieldsSeq(string(out)) {
-		must(t, os.Symlink(busybox, filepath.Join(dir, name)))
+		must(b.t, os.Symlink(busybox, filepath.Join(b.bin, name)))
+	}
+	b.remove("setpriv") // it knows no --reuid
+}
+
+// link puts programs of this machine into the box, as far as there are any.
+func (b *box) link(names ...string) {
+	b.t.Helper()
+	for _, name := range names {
+		b.remove(name)
+		if file, err := exec.LookPath(name); err == nil {
+			must(b.t, os.Symlink(file, filepath.Join(b.bin, name)))
+		}
 	}
 }
 
-// stub puts a shell script on the PATH.
+func (b *box) remove(names ...string) {
+	for _, name := range names {
+		os.Remove(filepath.Join(b.bin, name))
+	}
+}
+
+// stub puts a shell script on the PATH. $DIR in it is the box's own directory.
 func (b *box) stub(name, script string) {
 	b.t.Helper()
-	file := filepath.Join(b.bin, name)
-	os.Remove(file)
-	must(b.t, os.WriteFile(file, []byte("#!/bin/sh\n"+script), 0o755))
+	b.remove(name)
+	must(b.t, os.WriteFile(filepath.Join(b.bin, name), []byte("#!/bin/sh\nDIR="+b.dir+"\n"+script), 0o755))
 }
 
 // disk has df say so: sizes in KiB, then inodes.
 func (b *box) disk(size, free, inodes, freeInodes int) {
-	b.stub("df", `echo "Filesystem Total Used Available Capacity Mounted on"
+	b.stub("df", fmt.Sprintf(`echo "Filesystem Total Used Available Capacity Mounted on"
 case $1 in
--Pi) echo "/dev/a b `+itoa(inodes)+` 1 `+itoa(freeInodes)+` 1% `+b.volume+`" ;;
-*) echo "/dev/a b `+itoa(size)+` 1 `+itoa(free)+` 1% `+b.volume+`" ;;
+-Pi) echo "host:/a b- c %d 1 %d 1%% %s" ;;
+*) echo "host:/a b- c %d 1 %d 1%% %s" ;;
 esac
-`)
+`, inodes, freeInodes, b.volume, size, free, b.volume))
+}
+
+// serve has the box run as a user that servers accept, and its volume theirs.
+func (b *box) serve() {
+	b.t.Helper()
+	if os.Getuid() == 0 {
+		b.uid = serverUID
+		must(b.t, os.Chown(b.volume, b.uid, b.uid))
+		must(b.t, os.Chown(b.dir, b.uid, b.uid))
+	}
+}
+
+// files is what the volume's directory dir holds: content by name, directories
+// left out.
+func (b *box) files(dir string) map[string]string {
+	b.t.Helper()
+	entries, err := os.ReadDir(filepath.Join(b.volume, dir))
+	must(b.t, err)
+	files := map[string]string{}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(b.volume, dir, e.Name()))
+		must(b.t, err)
+		files[e.Name()] = string(text)
+	}
+	return files
+}
+
+// dumps are the names among the volume's files that are ours.
+func (b *box) dumps() []string {
+	b.t.Helper()
+	var ours []string
+	for _, name := range slices.Sorted(maps.Keys(b.files(""))) {
+		if strings.HasPrefix(name, ".backsnap") {
+			ours = append(ours, name)
+		}
+	}
+	return ours
+}
+
+// content is what a stub has left in the box's own directory.
+func (b *box) content(name string) string {
+	b.t.Helper()
+	text, err := os.ReadFile(filepath.Join(b.dir, name))
+	must(b.t, err)
+	return string(text)
+}
+
+// signal makes a pipe in the box's own directory through which a stub says that
+// it has come somewhere: `echo >$DIR/name`. The function returned waits for it.
+func (b *box) signal(name string) func() {
+	b.t.Helper()
+	file := filepath.Join(b.dir, name)
+	must(b.t, syscall.Mkfifo(file, 0o666))
+	must(b.t, os.Chmod(file, 0o666))
+	return func() {
+		b.t.Helper()
+		_, err := os.ReadFile(file)
+		must(b.t, err)
+	}
 }
 
 // session is a command under way in a box.
 type session struct {
 	cmd            *exec.Cmd
 	stdin          io.WriteCloser
-	stdout, stderr *stream
+	stdout, stderr buffer
 }
 
-// stream keeps what is written and wakes those who wait for it.
-type stream struct {
-	mu   sync.Mutex
-	cond *sync.Cond
-	b    bytes.Buffer
+// buffer is a bytes.Buffer that may be read while it is written.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
 }
 
-func newStream() *stream {
-	s := &stream{}
-	s.cond = sync.NewCond(&s.mu)
-	return s
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
 }
 
-func (s *stream) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer s.cond.Broadcast()
-	return s.b.Write(p)
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
 }
-
-func (s *stream) bytes() []byte {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return bytes.Clone(s.b.Bytes())
-}
-
-// wait returns once ok holds for what was written.
-func (s *stream) wait(ok func([]byte) bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for !ok(s.b.Bytes()) {
-		s.cond.Wait()
-	}
-}
-
-// patience is what any single command of these tests may take.
-const patience = 2 * time.Minute
 
 // start runs c as an exec would.
-func (b *box) start(c plugins.Command) *session {
+func (b *box) start(c plugins.Command, err error) *session {
 	b.t.Helper()
+	must(b.t, err)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	b.t.Cleanup(cancel)
 	shell, err := exec.LookPath(b.shell)
@@ -165,11 +229,9 @@ func (b *box) start(c plugins.Command) *session {
 	if b.shell == "busybox" {
 		args = append([]string{"sh"}, args...)
 	}
-	s := &session{cmd: exec.CommandContext(ctx, shell, args...), stdout: newStream(), stderr: newStream()}
-	path := b.bin + ":" + os.Getenv("PATH")
-	s.cmd.Env = append([]string{"PATH=" + path, "HOME=/nonexistent"}, b.env...)
-	s.cmd.Stdout, s.cmd.Stderr = s.stdout, s.stderr
-	s.cmd.Dir = "/"
+	s := &session{cmd: exec.CommandContext(ctx, shell, args...)}
+	s.cmd.Env = append([]string{"PATH=" + b.bin, "HOME=/nonexistent"}, b.env...)
+	s.cmd.Stdout, s.cmd.Stderr, s.cmd.Dir = &s.stdout, &s.stderr, "/"
 	s.cmd.SysProcAttr = credential(b.uid)
 	s.stdin, err = s.cmd.StdinPipe()
 	must(b.t, err)
@@ -183,14 +245,35 @@ func (b *box) start(c plugins.Command) *session {
 func (s *session) end() ([]byte, string) {
 	s.cmd.Wait() // its status is in the end line
 	s.stdin.Close()
-	return s.stdout.bytes(), string(s.stderr.bytes())
+	return []byte(s.stdout.String()), s.stderr.String()
 }
 
 // exec runs c to its end; standard input stays open all the while.
 func (b *box) exec(c plugins.Command, err error) ([]byte, string) {
 	b.t.Helper()
-	must(b.t, err)
-	return b.start(c).end()
+	return b.start(c, err).end()
+}
+
+// probe runs a probe.
+func (b *box) probe(plugin string) (plugins.Probe, error) {
+	b.t.Helper()
+	out, stderr := b.exec(lookup(b.t, plugin).Probe(nonce))
+	p, err := plugins.ReadProbe(nonce, out)
+	b.t.Logf("%s%s", out, stderr)
+	return p, err
+}
+
+// dump runs a dump under the given run id.
+func (b *box) dump(plugin, run string) (plugins.Dump, error) {
+	b.t.Helper()
+	out, stderr := b.exec(lookup(b.t, plugin).Dump(nonce, request(run)))
+	d, err := plugins.ReadDump(nonce, out)
+	b.t.Logf("%s%s", out, stderr)
+	return d, err
+}
+
+func request(run string) plugins.DumpRequest {
+	return plugins.DumpRequest{Run: run, Timeout: patience, Barrier: true}
 }
 
 // credential runs a program as uid, if that is another than ours.
@@ -212,5 +295,13 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// same compares whole values.
+func same[T any](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s:\n-want %#v\n+got  %#v", what, want, got)
 	}
 }

@@ -14,7 +14,8 @@ BS_NL='
 '
 BS_LINES=0 # of key=value printed
 BS_ERROR=''
-BS_WATCH='' BS_CLOCK='' BS_GUARD='' # background processes
+BS_KEEPER='' # the background process
+BS_GUARD=''  # set if it watches the volume
 BS_RUN='' BS_DIR='' BS_DATA='' BS_MOUNT=''
 BS_FILE=''  # the part being written
 BS_FILES='' # those proven
@@ -62,100 +63,152 @@ bs_end() {
 	BS_RC=$?
 	trap - EXIT
 	trap '' HUP INT PIPE TERM USR1 USR2 ALRM
-	for bs_pid in $BS_WATCH $BS_CLOCK $BS_GUARD; do kill "$bs_pid" 2>/dev/null; done
+	bs_alone TERM
 	[ "$BS_RC" = 0 ] || bs_undo
 	[ "$BS_RC" = 0 ] || [ -n "$BS_ERROR" ] || bs_out error "internal the script ended with $BS_RC"
 	printf '@bs:%s:END rc=%s lines=%s\n' "$BS_NONCE" "$BS_RC" "$BS_LINES"
 	exit "$BS_RC"
 }
 
-# bs_start SECONDS: from here on the script answers for itself. Standard input
-# is watched, for its end says that the client is gone; the clock gives signs of
-# life and ends the script when its time is up.
+# bs_start SECONDS: from here on the script answers for itself. Its keeper ends
+# it when standard input ends, for then the client is gone, or when the time is
+# up.
 bs_start() {
 	BS_LIMIT=$1
 	trap bs_end EXIT
 	trap 'exit 141' PIPE
+	exec 7<&0 </dev/null
+	bs_keep
+}
+
+# bs_guard: from here on the keeper watches the volume too, and the time counts
+# anew.
+bs_guard() {
+	bs_alone TERM
+	BS_GUARD=1
+	bs_keep
+}
+
+# bs_keep starts the keeper. The script's own traps come after it: a signal that
+# meets a new process while it still has its parent's traps is lost.
+bs_keep() {
+	trap - HUP INT TERM USR1 USR2 ALRM
+	(bs_keeper) >/dev/null &
+	BS_KEEPER=$!
 	trap 'bs_die stopped "the script was sent a signal"' HUP INT TERM
-	trap 'bs_wait "$BS_WATCH"; bs_die lost-client "the client is gone"' USR1
-	trap 'bs_wait "$BS_CLOCK"; bs_die timeout "it took more than $BS_LIMIT s"' USR2
-	trap 'bs_wait "$BS_GUARD"; bs_die nospace "the volume at $BS_MOUNT ran full while the dump was written"' ALRM
-	(bs_clock) >/dev/null &
-	BS_CLOCK=$!
-	exec 3<&0 </dev/null
+	trap 'bs_alone; bs_die lost-client "the client is gone"' USR1
+	trap 'bs_alone; bs_die timeout "it took more than $BS_LIMIT s"' USR2
+	trap 'bs_alone; bs_die nospace "the volume at $BS_MOUNT ran full while the dump was written"' ALRM
+}
+
+# bs_alone [SIGNAL]: until the keeper has ended, by itself or by SIGNAL. It is
+# waited for, as it waits for its own children: the first process of a container
+# is a server that reaps no orphans.
+bs_alone() {
+	bs_pid=$BS_KEEPER BS_KEEPER=''
+	[ -n "$bs_pid" ] || return 0
+	[ $# = 0 ] || kill -s "$1" "$bs_pid" 2>/dev/null
+	wait "$bs_pid" 2>/dev/null
+}
+
+# bs_keeper gives a sign of life every 15 seconds and stops the script when it
+# has to.
+bs_keeper() {
+	IFS=' ' read -r bs_self bs_x </proc/self/stat
+	bs_time=0 bs_nap='' bs_reader=''
+	trap 'bs_rest; exit 0' TERM
+	trap 'bs_stop USR1; exit 0' USR1
 	(
 		while IFS= read -r bs_x; do :; done
-		bs_stop USR1
-	) <&3 3<&- >/dev/null 2>&1 &
-	BS_WATCH=$!
-	exec 3<&-
-}
-
-bs_clock() {
-	bs_time=0
+		kill -s USR1 "$bs_self"
+	) <&7 >/dev/null 2>&1 &
+	bs_reader=$!
 	while [ "$bs_time" -lt "$BS_LIMIT" ]; do
 		bs_step=$((BS_LIMIT - bs_time))
-		[ "$bs_step" -lt 15 ] || bs_step=15
-		sleep "$bs_step" >/dev/null 2>&1
+		[ "$bs_step" -lt 3 ] || bs_step=3
+		sleep "$bs_step" >/dev/null 2>&1 &
+		bs_nap=$!
+		wait "$bs_nap" 2>/dev/null
 		bs_time=$((bs_time + bs_step))
-		[ -d "/proc/$$" ] || exit 0
-		printf '@bs:%s:TICK\n' "$BS_NONCE" >&2
+		[ -d "/proc/$$" ] || break
+		[ $((bs_time % 15)) != 0 ] || printf '@bs:%s:TICK\n' "$BS_NONCE" >&2
+		if [ -n "$BS_GUARD" ] && bs_df -Pk "$BS_DIR" && [ "$BS_AVAIL" -lt $((BS_RESERVE / 2)) ]; then bs_stop ALRM; fi
 	done
-	bs_stop USR2 2>/dev/null
+	bs_stop USR2
 }
 
-# bs_wait PID: until the background process has ended the tools.
-bs_wait() {
-	trap '' HUP INT PIPE TERM USR1 USR2 ALRM
-	wait "$1"
+# bs_rest ends the keeper's own children, by the one signal that is never lost.
+bs_rest() {
+	for bs_pid in $bs_nap $bs_reader; do
+		kill -s KILL "$bs_pid" 2>/dev/null
+		wait "$bs_pid" 2>/dev/null
+	done
 }
 
-# bs_stop SIGNAL: tells the script to stop, from a background process, and ends
-# every process that the script has started: TERM, after five seconds KILL. A
-# shell takes a signal only when its tool is done, so that both are needed.
+# bs_stop SIGNAL: sends it to the script and ends what the script runs, for a
+# shell takes a signal only when its program is done. First TERM for programs
+# that have no children, so that their parents can wait for them; after five
+# rounds KILL for all.
 bs_stop() {
-	kill -s "$1" $$
-	IFS=' ' read -r bs_self bs_x </proc/self/stat
-	bs_old='' bs_round=0
-	while bs_kin; do
-		bs_sig=TERM
-		[ "$bs_round" -lt 5 ] || bs_sig=KILL
-		for bs_pid in $BS_KIN; do kill -s "$bs_sig" "$bs_pid"; done
-		[ "$bs_round" = 0 ] || sleep 1
+	trap '' TERM USR1
+	bs_rest
+	kill -s "$1" $$ 2>/dev/null
+	bs_round=0
+	while bs_halt; do
+		if [ "$bs_round" -lt 5 ]; then
+			bs_send TERM "$BS_LEAVES"
+			bs_send CONT "$BS_BELOW"
+		else
+			bs_send KILL "$BS_BELOW"
+		fi
+		[ "$bs_round" -lt 3 ] || sleep 1
 		bs_round=$((bs_round + 1))
 	done
+	exit 0
 }
 
-# bs_kin: the processes below this script but the caller, and those seen before
-# (their parent may have gone first) that still live, in BS_KIN. False if none.
-bs_kin() {
-	bs_all=
+# bs_halt halts all that bs_below finds, that none starts another meanwhile which
+# would be orphaned, and so escape. False if there is nothing.
+bs_halt() {
+	bs_seen=''
+	while bs_below && [ "$BS_BELOW" != "$bs_seen" ]; do
+		bs_send STOP "$BS_BELOW"
+		bs_seen=$BS_BELOW
+	done
+	[ -n "$BS_BELOW" ]
+}
+
+# bs_send SIGNAL PIDS
+bs_send() {
+	for bs_pid in $2; do kill -s "$1" "$bs_pid" 2>/dev/null; done
+}
+
+# bs_below: the processes below the script that live, its keeper's apart, in
+# BS_BELOW; those of them that have no children in BS_LEAVES. False if there are
+# none.
+bs_below() {
+	bs_all=''
 	for bs_f in /proc/[0-9]*/stat; do
 		{ IFS= read -r bs_s <"$bs_f"; } 2>/dev/null || continue
 		bs_pid=${bs_s%% *}
-		bs_s=${bs_s##*) }
+		bs_s=${bs_s##*) } # its name, which may hold anything, is over
 		bs_x=${bs_s#* }
 		[ "${bs_s%% *}" = Z ] || bs_all="$bs_all $bs_pid:${bs_x%% *}"
 	done
-	bs_tree=" $$ " BS_KIN=''
-	bs_more=1
+	bs_tree=" $$ " bs_parents=' ' BS_BELOW='' BS_LEAVES='' bs_more=1
 	while [ -n "$bs_more" ]; do
-		bs_more=
+		bs_more=''
 		for bs_x in $bs_all; do
-			case $bs_tree in *" ${bs_x%:*} "*) continue ;; esac
-			case "$bs_tree$bs_old" in
-			*" ${bs_x#*:} "* | *" ${bs_x%:*} "*)
-				[ "${bs_x%:*}" = "$bs_self" ] && continue
-				[ "${bs_x#*:}" = "$bs_self" ] && continue
-				bs_tree="$bs_tree${bs_x%:*} "
-				BS_KIN="$BS_KIN ${bs_x%:*}"
-				bs_more=1
-				;;
-			esac
+			bs_pid=${bs_x%:*} bs_x=${bs_x#*:}
+			case $bs_tree in *" $bs_pid "*) continue ;; *" $bs_x "*) ;; *) continue ;; esac
+			[ "$bs_pid" != "$bs_self" ] || continue
+			bs_tree="$bs_tree$bs_pid " bs_parents="$bs_parents$bs_x " BS_BELOW="$BS_BELOW $bs_pid" bs_more=1
 		done
 	done
-	bs_old=$bs_tree
-	[ -n "$BS_KIN" ]
+	for bs_pid in $BS_BELOW; do
+		case $bs_parents in *" $bs_pid "*) ;; *) BS_LEAVES="$BS_LEAVES $bs_pid" ;; esac
+	done
+	[ -n "$BS_BELOW" ]
 }
 
 # bs_value NAME...: the first of the environment's NAME, or what the file in
@@ -308,19 +361,6 @@ bs_room() {
 		bs_die noinodes "the dump needs $2 files and the database $BS_SPARE in reserve, but only $BS_INODES inodes are free on the volume at $BS_MOUNT"
 }
 
-# bs_guard ends the dump if the volume runs full all the same, for the server
-# writes too.
-bs_guard() {
-	(
-		while sleep 2; do
-			[ -d "/proc/$$" ] || exit 0
-			if bs_df -Pk "$BS_DIR" && [ "$BS_AVAIL" -lt $((BS_RESERVE / 2)) ]; then break; fi
-		done
-		bs_stop ALRM
-	) >/dev/null 2>&1 &
-	BS_GUARD=$!
-}
-
 # bs_cap: what may still be written, in blocks of 512 bytes as ulimit counts, in
 # BS_CAP.
 bs_cap() {
@@ -341,11 +381,11 @@ bs_new() {
 	while [ -e "$BS_DIR/.backsnap-$BS_RUN-$bs_n.dump" ]; do bs_n=$((bs_n + 1000)); done
 	BS_FILE=.backsnap-$BS_RUN-$bs_n.dump
 	BS_PART=$BS_DIR/$BS_FILE.part
-	rm -f "$BS_PART"
-	bs_x=$( (
+	rm -f "$BS_PART" 2>/dev/null
+	(
 		set -C
 		: >"$BS_PART"
-	) 2>&1) || bs_die permission "$BS_PART cannot be written: ${bs_x##*: }"
+	) || bs_die permission "$BS_PART cannot be written"
 	bs_own "$BS_PART"
 	bs_cap
 }

@@ -6,15 +6,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/backsnap/kubectl-backsnap/plugins"
 )
-
-func itoa(n int) string { return strconv.Itoa(n) }
 
 // postgres is a real server whose data lie on a box's volume.
 type postgres struct {

@@ -83,9 +83,11 @@ GROUP BY s.schema_name ORDER BY s.schema_name;
 SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'version_comment', 'datadir', 'read_only', 'super_read_only', 'skip_networking', 'innodb_doublewrite',
 'gtid_binlog_pos', 'gtid_executed')"
 
-# my_login: finds a way in. MY_OPTIONS is what a client needs then, and MY_ENGINE,
-# MY_VERSION, MY_ROLE, MY_DATA, MY_POSITION, MY_DBS and more hold the facts;
-# MY_LIMITED is set if it is not root.
+# my_login: logs in as root, or as the image's user if root's password is in
+# nobody's hands: one that is refused is a fault to be told, no reason to dump
+# less. MY_OPTIONS is what a client needs then, and MY_ENGINE, MY_VERSION,
+# MY_ROLE, MY_DATA, MY_POSITION, MY_DBS and more hold the facts; MY_LIMITED is
+# the user if it is not root.
 my_login() {
 	my_error='' MY_LIMITED=''
 	my_user=root
@@ -94,11 +96,12 @@ my_login() {
 		bs_content /opt/bitnami/mariadb/secrets/mariadb-root-password ||
 		bs_content /opt/bitnami/mysql/secrets/mysql-root-password; then
 		my_try "$my_user" "$BS_VALUE" && return 0
-	fi
-	my_try "$my_user" '' && return 0
-	bs_value MARIADB_USER MYSQL_USER && MY_LIMITED=$BS_VALUE
-	if [ -n "$MY_LIMITED" ] && bs_value MARIADB_PASSWORD MYSQL_PASSWORD; then
-		my_try "$MY_LIMITED" "$BS_VALUE" && return 0
+	else
+		my_try "$my_user" '' && return 0
+		bs_value MARIADB_USER MYSQL_USER && MY_LIMITED=$BS_VALUE
+		if [ -n "$MY_LIMITED" ] && bs_value MARIADB_PASSWORD MYSQL_PASSWORD; then
+			my_try "$MY_LIMITED" "$BS_VALUE" && return 0
+		fi
 	fi
 	bs_quote "$my_error"
 	bs_die login "no login as $my_user: ${my_error##*"$BS_NL"}"

@@ -5,14 +5,15 @@ IFS= read -r BS_RUN || exit 1
 IFS= read -r pg_limit || exit 1
 IFS= read -r pg_force || exit 1
 
-# pg_failed WHAT TEXT: ends the script for a tool that failed.
+# pg_failed WHAT STATUS TEXT: ends the script for a tool that failed.
 pg_failed() {
-	bs_quote "$2"
+	bs_quote "$3"
 	! bs_full "$BS_PART" || bs_die nospace "$1 came to the cap of $((BS_CAP / 2048)) MiB, which leaves the database its reserve"
-	case $2 in
-	*"ermission denied"* | *"must be superuser"* | *"must be owner"*) bs_die permission "$1: ${2##*"$BS_NL"}" ;;
+	pg_x=${3##*"$BS_NL"}
+	case $3 in
+	*"ermission denied"* | *"must be superuser"* | *"must be owner"*) bs_die permission "$1: $pg_x" ;;
 	esac
-	bs_die dump "$1: ${2##*"$BS_NL"}"
+	bs_die dump "$1: ${pg_x:-it ended with status $2}"
 }
 
 # pg_shared: what belongs to no database, as SQL. Only a superuser reads
@@ -22,12 +23,12 @@ pg_shared() {
 	pg_flags=--globals-only
 	pg_x=$(pg_globals 2>&1) || {
 		pg_flags="--globals-only --no-role-passwords"
-		pg_x=$(pg_globals 2>&1) || pg_failed "pg_dumpall of the globals" "$pg_x"
+		pg_x=$(pg_globals 2>&1) || pg_failed pg_dumpall $? "$pg_x"
 		bs_out warning "the dump has no passwords of roles: $PGUSER may not read them"
 	}
 	bs_quote "$pg_x"
 	tail -n 8 "$BS_PART" | grep -q '^-- PostgreSQL database cluster dump complete' ||
-		bs_die verify "pg_dumpall of the globals has not come to its end"
+		bs_die verify "the dump of the globals has no trailer: it was cut off"
 	bs_proven 676c6f62616c73 sql "$(bs_sha256 "$BS_PART")"
 }
 
@@ -41,27 +42,27 @@ pg_globals() {
 # meanwhile.
 pg_database() {
 	bs_new "$1"
+	bs_bytes "$2"
+	pg_what=$BS_VALUE
 	bs_bytes "$2" "27 5c"
-	pg_x=$(pg_archive "dbname='$BS_VALUE'" 2>&1) || {
-		bs_bytes "$2"
-		pg_failed "pg_dump of $BS_VALUE" "$pg_x"
-	}
+	pg_x=$(pg_archive "dbname='$BS_VALUE'" 2>&1) || pg_failed "pg_dump of $pg_what" $? "$pg_x"
 	bs_quote "$pg_x"
-	[ -s "$BS_PART" ] || bs_die verify "pg_dump has written nothing"
+	[ -s "$BS_PART" ] || bs_die verify "pg_dump of $pg_what has written nothing"
 	pg_x=$(
-		bs_sha256 "$BS_PART" &
+		bs_sha256 "$BS_PART" 2>&1 &
 		pg_restore -f /dev/null "$BS_PART" 2>&1 && echo whole
 		wait
 	)
+	pg_sum=$(printf '%s\n' "$pg_x" | grep -E '^[0-9a-f]{64}')
 	case $BS_NL$pg_x$BS_NL in
 	*"${BS_NL}whole$BS_NL"*) ;;
 	*)
+		pg_x=$(printf '%s\n' "$pg_x" | grep -v -E '^[0-9a-f]{64}')
 		bs_quote "$pg_x"
-		bs_die verify "pg_restore cannot read the dump back"
+		bs_die verify "the dump of $pg_what cannot be read back: ${pg_x##*"$BS_NL"}"
 		;;
 	esac
-	pg_x=$BS_NL$pg_x
-	bs_proven "646174616261736520$2" custom "$(printf '%s\n' "$pg_x" | grep -E '^[0-9a-f]{64}')"
+	bs_proven "646174616261736520$2" custom "$pg_sum"
 }
 
 pg_archive() {

@@ -80,22 +80,23 @@ UNION ALL SELECT 'bs db ' || encode(decode(replace(datname::text, E'\\\\', E'\\\
 CASE WHEN has_database_privilege(oid, 'CONNECT') THEN pg_database_size(oid) / 1024 ELSE 0 END
 FROM (SELECT * FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname) AS d"
 
-# pg_login: finds a way in. PGUSER and PGPASSWORD stand in the environment then,
-# and PG_VERSION, PG_ROLE, PG_SUPER, PG_FSYNC, PG_PAGES, PG_POSITION and PG_DBS
-# hold the facts.
+# pg_login: logs in as the superuser; where only the image's user is known, as
+# that one. A password that is refused is a fault to be told, no reason to dump
+# less. PGUSER and PGPASSWORD stand in the environment then, and PG_VERSION,
+# PG_ROLE, PG_SUPER, PG_FSYNC, PG_PAGES, PG_POSITION and PG_DBS hold the facts.
 pg_login() {
 	PG_AS='' pg_error=''
 	pg_user=postgres
-	bs_value POSTGRES_USER POSTGRESQL_USERNAME POSTGRES_USERNAME POSTGRESQL_USER && pg_user=$BS_VALUE
 	if bs_value POSTGRESQL_POSTGRES_PASSWORD POSTGRES_POSTGRES_PASSWORD ||
 		bs_content /opt/bitnami/postgresql/secrets/postgres-password; then
-		pg_try postgres "$BS_VALUE" && return 0
+		pg_password=$BS_VALUE
+	else
+		bs_value POSTGRES_USER POSTGRESQL_USERNAME POSTGRES_USERNAME POSTGRESQL_USER && pg_user=$BS_VALUE
+		bs_value POSTGRES_PASSWORD POSTGRESQL_PASSWORD PGPASSWORD_SUPERUSER PGPASSWORD ||
+			bs_content /opt/bitnami/postgresql/secrets/password || BS_VALUE=''
+		pg_password=$BS_VALUE
 	fi
-	bs_value POSTGRES_PASSWORD POSTGRESQL_PASSWORD PGPASSWORD_SUPERUSER PGPASSWORD ||
-		bs_content /opt/bitnami/postgresql/secrets/password || BS_VALUE=
-	pg_password=$BS_VALUE
 	pg_try "$pg_user" "$pg_password" && return 0
-	if [ "$pg_user" != postgres ] && pg_try postgres "$pg_password"; then return 0; fi
 	if [ "$BS_ME" = 0 ] && [ "$BS_UID" != 0 ]; then
 		for PG_AS in gosu su-exec setpriv; do
 			bs_tools "$PG_AS" || continue
@@ -139,7 +140,7 @@ pg_refused() {
 	esac
 	case $pg_status in starting*) bs_die starting "the server is starting up" ;; esac
 	bs_tools pg_isready || return 0
-	pg_isready -q || [ $? != 1 ] || bs_die unavailable "the server takes no connection"
+	pg_isready -q || [ $? != 1 ] || bs_die unavailable "the server takes no connection: ${1##*"$BS_NL"}"
 }
 
 # pg_read TEXT: what PG_FACTS gave.

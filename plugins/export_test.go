@@ -1,0 +1,4 @@
+package plugins
+
+// Load reads plugins from anywhere.
+var Load = load
