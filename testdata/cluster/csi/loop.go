@@ -70,19 +70,17 @@ func freeLoop() (*os.File, error) {
 // loop is an attached loop device.
 type loop struct{ device, owner string }
 
-// loopsOn lists the loop devices of file; none if there is no such file.
+// loopsOn lists the loop devices of file, which may be deleted.
 func loopsOn(file string) ([]loop, error) {
-	attached, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	attached, err := attachedFiles()
 	if err != nil {
 		return nil, err
 	}
 	var loops []loop
-	for _, entry := range attached {
-		backing, err := os.ReadFile(entry)
-		if err != nil || !mayBe(string(backing), file) { // an error: detached since
+	for device, name := range attached {
+		if !mayBe(name, file) {
 			continue
 		}
-		device := "/dev/" + strings.Split(entry, "/")[3]
 		f, err := os.OpenFile(device, os.O_RDONLY, 0)
 		if err != nil {
 			return nil, fmt.Errorf("list loop devices: %w", err)
@@ -99,14 +97,30 @@ func loopsOn(file string) ([]loop, error) {
 	return loops, nil
 }
 
-// mayBe reports whether the kernel's name of a backing file looks like path.
-// The kernel knows only the end of it if the mount namespace in which it was
-// opened is gone. To open all devices instead and ask them would delay their
-// end, since the last one that closes an autoclear device frees it.
-func mayBe(backing, path string) bool {
-	backing = strings.TrimSuffix(strings.TrimSpace(backing), " (deleted)")
-	return filepath.Base(backing) == filepath.Base(path) &&
-		filepath.Base(filepath.Dir(backing)) == filepath.Base(filepath.Dir(path))
+// attachedFiles maps the loop devices in use to what the kernel calls their
+// files. It is only the end of the path if the mount namespace in which the
+// file was opened is gone.
+func attachedFiles() (map[string]string, error) {
+	entries, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]string{}
+	for _, entry := range entries {
+		if name, err := os.ReadFile(entry); err == nil { // else detached since
+			device := "/dev/" + strings.Split(entry, "/")[3]
+			names[device] = strings.TrimSuffix(strings.TrimSpace(string(name)), " (deleted)")
+		}
+	}
+	return names, nil
+}
+
+// mayBe reports whether the kernel's name of a file looks like path. To open
+// all devices instead and ask them would delay their end, since the last one
+// that closes an autoclear device frees it.
+func mayBe(name, path string) bool {
+	return filepath.Base(name) == filepath.Base(path) &&
+		filepath.Base(filepath.Dir(name)) == filepath.Base(filepath.Dir(path))
 }
 
 // describe tells who attached the open device and whether it is one of file.
@@ -118,13 +132,16 @@ func describe(device *os.File, file string) (owner string, is bool, err error) {
 	if err != nil {
 		return "", false, fmt.Errorf("ask %s for its file: %w", device.Name(), err)
 	}
+	owner = unix.ByteSliceToString(status.File_name[:])
 	var st unix.Stat_t
-	if err := unix.Stat(file, &st); errors.Is(err, unix.ENOENT) {
-		return "", false, nil
-	} else if err != nil {
+	switch err := unix.Stat(file, &st); {
+	case errors.Is(err, unix.ENOENT):
+		attached, err := attachedFiles()
+		return owner, attached[device.Name()] == file, err
+	case err != nil:
 		return "", false, fmt.Errorf("stat %s: %w", file, err)
 	}
-	return unix.ByteSliceToString(status.File_name[:]), status.Device == st.Dev && status.Inode == st.Ino, nil
+	return owner, status.Device == st.Dev && status.Inode == st.Ino, nil
 }
 
 // detachLoop frees the device if it still is one of file, at once or when its

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -137,6 +138,15 @@ func releaseVolumes(dir string) error {
 	images, err := filepath.Glob(filepath.Join(dir, "*", "volumes", "*", "image"))
 	if err != nil {
 		return err
+	}
+	attached, err := attachedFiles()
+	if err != nil {
+		return err
+	}
+	for _, name := range attached {
+		if strings.HasPrefix(name, dir+"/") {
+			images = append(images, name) // it may be deleted
+		}
 	}
 	for _, image := range images {
 		_, mounts, err := usesOf(image)

@@ -75,6 +75,8 @@ func TestUnmountedPoolTakesItsVolumesAway(t *testing.T) {
 	check(t, kubelet.Close())
 
 	attach("left by a killed driver", 0).Close()
+	attach("deleted", 0).Close()
+	check(t, deleteSubvolume(s.volumes.subvolume("deleted")))
 
 	check(t, unmountPool(at))
 	for _, path := range []string{raw.Name(), pool} {

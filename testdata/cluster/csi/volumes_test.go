@@ -129,6 +129,13 @@ func TestReadOnlyPublish(t *testing.T) {
 	})
 	wantCode(t, err, codes.FailedPrecondition)
 	r.release(n, v.VolumeId)
+	device = r.use(n, v.VolumeId, asBlock, true)
+	_, err = n.NodeUnpublishVolume(r.ctx(), &csi.NodeUnpublishVolumeRequest{VolumeId: v.VolumeId, TargetPath: device})
+	check(t, err)
+	if loops := must(loopsOn(r.store().volumes.image(v.VolumeId))); len(loops) != 1 {
+		t.Errorf("staged only it is attached to %v", loops)
+	}
+	r.release(n, v.VolumeId)
 	// The kernel gives the device that was just freed to the next volume.
 	v = r.volume(n, volumeRequest("next", 16<<20, asFiles))
 	write(t, filepath.Join(r.use(n, v.VolumeId, asFiles, false), "file"), "text", true)
@@ -153,6 +160,37 @@ func TestNodesShareThePoolButNotAVolumeInUse(t *testing.T) {
 	if got := read(t, filepath.Join(r.use(b, v.VolumeId, asFiles, false), "file")); got != "text" {
 		t.Errorf("moved to the other node the volume holds %q", got)
 	}
+}
+
+func TestVolumeIsStagedAtOnePlace(t *testing.T) {
+	for name, as := range map[string][]*csi.VolumeCapability{"ext4": asFiles, "raw device": asBlock} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			n := r.start("a", "")
+			v := r.volume(n, volumeRequest("data", 16<<20, as))
+			r.use(n, v.VolumeId, as, false)
+			_, err := n.NodeStageVolume(r.ctx(), &csi.NodeStageVolumeRequest{
+				VolumeId: v.VolumeId, StagingTargetPath: r.path("elsewhere"), VolumeCapability: as[0],
+			})
+			wantCode(t, err, codes.FailedPrecondition)
+		})
+	}
+}
+
+func TestDriversDoNotMixUpVolumesOfOneName(t *testing.T) {
+	r, other := newRig(t), newRig(t)
+	n, m := r.start("a", ""), other.start("b", "")
+	v, w := r.volume(n, volumeRequest("data", 16<<20, asFiles)), other.volume(m, volumeRequest("data", 16<<20, asFiles))
+	if v.VolumeId != w.VolumeId {
+		t.Errorf("the ids %s and %s differ: this test shows nothing", v.VolumeId, w.VolumeId)
+	}
+	write(t, filepath.Join(r.use(n, v.VolumeId, asFiles, false), "file"), "text", true)
+	if got, want := names(t, other.use(m, w.VolumeId, asFiles, false)), []string{"lost+found"}; !slices.Equal(got, want) {
+		t.Errorf("the other volume holds %v, want %v", got, want)
+	}
+	other.release(m, w.VolumeId)
+	other.wantEmpty(m, []string{w.VolumeId})
+	r.release(n, v.VolumeId)
 }
 
 func TestNodesWithMountsOfTheirOwnShareThePool(t *testing.T) {
