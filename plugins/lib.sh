@@ -348,13 +348,22 @@ bs_last() {
 	done
 }
 
-# bs_room KIB FILES: fails unless that fits beside the reserve. The last dump, if
-# there is one, is the better estimate; the cap of bs_cap holds in any case.
+# bs_room KIB FILES: fails unless a dump of databases that take KIB by estimate
+# fits beside the reserve. What the last dump took, against its own estimate,
+# says more; the cap of bs_cap holds in any case. The need in BS_NEED.
 bs_room() {
 	bs_space
 	bs_last
-	BS_NEED=$1
-	[ "$BS_LAST" = 0 ] || BS_NEED=$((BS_LAST * 13 / 10))
+	BS_ESTIMATE=$1 BS_NEED=$1
+	bs_x=${BS_LISTED#*\"estimateKiB\":}
+	bs_x=${bs_x%%,*}
+	case $bs_x in
+	'' | 0* | *[!0-9]*) ;;
+	*)
+		bs_grown=$(($1 * 1000 / bs_x)) # in thousandths
+		[ "$BS_LAST" = 0 ] || BS_NEED=$((BS_LAST * 13 * bs_grown / 10000))
+		;;
+	esac
 	[ $((BS_NEED + BS_RESERVE)) -le "$BS_FREE" ] ||
 		bs_die nospace "the dump needs about $((BS_NEED / 1024 + 1)) MiB and the database $((BS_RESERVE / 1024)) MiB in reserve, but only $((BS_FREE / 1024)) MiB are free on the volume at $BS_MOUNT"
 	[ "$BS_INODES" = -1 ] || [ $(($2 + BS_SPARE)) -le "$BS_INODES" ] ||
@@ -440,8 +449,8 @@ bs_commit() {
 		mv -f "$BS_DIR/$bs_f.part" "$BS_DIR/$bs_f" || bs_die dump "$bs_f cannot be renamed"
 	done
 	bs_f=$BS_DIR/.backsnap-dump.json
-	printf '{"version":1,"run":"%s","finished":"%s","engine":"%s","serverVersion":"%s","tool":"%s","toolVersion":"%s","position":"%s","parts":[%s]}\n' \
-		"$BS_RUN" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$1" "$2" "$3" "$4" "$5" "$BS_LIST" >"$bs_f.part" || bs_die nospace "$bs_f cannot be written"
+	printf '{"version":1,"run":"%s","finished":"%s","engine":"%s","serverVersion":"%s","tool":"%s","toolVersion":"%s","position":"%s","estimateKiB":%s,"parts":[%s]}\n' \
+		"$BS_RUN" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$1" "$2" "$3" "$4" "$5" "$BS_ESTIMATE" "$BS_LIST" >"$bs_f.part" || bs_die nospace "$bs_f cannot be written"
 	bs_own "$bs_f.part"
 	bs_sync
 	mv -f "$bs_f.part" "$bs_f" || bs_die dump "$bs_f cannot be renamed"

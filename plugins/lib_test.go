@@ -89,6 +89,28 @@ func TestSameRunTwice(t *testing.T) {
 	})
 }
 
+// What the last dump took says what the next one needs, as the databases have
+// grown since.
+func TestEstimateLearns(t *testing.T) {
+	shells(t, func(t *testing.T, b *box) {
+		fakePostgres(b, "shop")
+		b.stub("pg_dump", pgVersion+"echo archive of x\nexec head -c 10240000 /dev/zero\n")
+		_, err := b.dump("postgres", run)
+		must(t, err)
+		got, err := b.probe("postgres")
+		must(t, err)
+		same(t, "estimate", got.EstimateBytes, (10002*13/10)<<10)
+		must(t, os.WriteFile(filepath.Join(b.dir, "facts"), []byte(strings.Replace(pgFacts("primary", "on", "shop"), " 8192\n", " 11392\n", 1)), 0o644))
+		got, err = b.probe("postgres")
+		must(t, err)
+		same(t, "estimate of twice as much", got.EstimateBytes, (2*10002*13/10)<<10)
+		must(t, os.Remove(filepath.Join(b.volume, ".backsnap-dump.json")))
+		got, err = b.probe("postgres")
+		must(t, err)
+		same(t, "estimate without a dump", got.EstimateBytes, (1024+64+(11392-7168)/2)<<10)
+	})
+}
+
 // The end of standard input is the end of the dump, whatever the tool makes of
 // a signal.
 func TestClientGone(t *testing.T) {

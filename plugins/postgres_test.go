@@ -115,7 +115,7 @@ func TestPostgresDump(t *testing.T) {
 		list.Finished = ""
 		same(t, "list", list, dumpList{
 			Version: 1, Run: run, Engine: "postgres", ServerVersion: "99.1", Tool: "pg_dump", ToolVersion: "99.1", Position: "0/A0",
-			Parts: listParts(parts),
+			EstimateKiB: 1024 + 2*(512+64), Parts: listParts(parts),
 		})
 		delete(files, ".backsnap-dump.json")
 		same(t, "files", files, map[string]string{parts[0].Path: globals, parts[1].Path: archive("dbname='postgres'"), parts[2].Path: archive("dbname='shop'")})
@@ -135,6 +135,7 @@ type dumpList struct {
 	Tool          string     `json:"tool"`
 	ToolVersion   string     `json:"toolVersion"`
 	Position      string     `json:"position"`
+	EstimateKiB   int64      `json:"estimateKiB"`
 	Parts         []listPart `json:"parts"`
 }
 

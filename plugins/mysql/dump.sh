@@ -36,31 +36,58 @@ my_write() {
 	} 3>&1
 }
 
-# my_part N WHAT-IN-HEX COMMAND ARGUMENT...: one file, read back whole to its
-# trailer. The sum is computed meanwhile. A table that changes its form or goes
-# away under the dump ends it; then it is tried again.
+# my_part N WHAT COMMAND ARGUMENT...: one file, read back whole to its trailer. A
+# table that changes its form or goes away under the dump ends it; then it is
+# tried again.
 my_part() {
 	my_n=$1 my_what=$2
 	shift 2
 	my_turn=1
 	while :; do
 		bs_new "$my_n"
-		my_x=$BS_NL$(my_write "$@" 2>&1)$BS_NL
-		case $my_x in *"${BS_NL}made=0$BS_NL"*) case $my_x in *"${BS_NL}packed=0$BS_NL"*) break ;; esac ;; esac
-		case $my_x in *1412* | *1146*) ;; *) my_failed "$my_x" ;; esac
-		[ "$my_turn" -lt 3 ] || my_failed "$my_x"
+		my_ends "$(my_write "$@" 2>&1)"
+		[ "$my_made$my_packed" != 00 ] || break
+		case $my_said in *1412* | *1146*) ;; *) my_failed ;; esac
+		[ "$my_turn" -lt 3 ] || my_failed
 		sleep "$my_turn"
 		my_turn=$((my_turn + 1))
 	done
-	bs_quote "$(printf %s "$my_x" | grep -v -e '^made=0$' -e '^packed=0$' -e '^$')"
+	bs_quote "$my_said"
 	my_prove
-	bs_proven "$my_what" "$MY_FORMAT" "$my_sum"
+	bs_proven "$my_hex" "$MY_FORMAT" "$my_sum"
 }
 
-# my_prove: reads BS_PART back. Its sum in my_sum.
+# my_ends TEXT: parts what my_write printed: how the halves ended in my_made and
+# my_packed, what the programs said in my_said.
+my_ends() {
+	my_made=missing my_packed=missing my_said=''
+	set -f
+	IFS=$BS_NL
+	for my_x in $1; do
+		case $my_x in
+		made=*) my_made=${my_x#made=} ;;
+		packed=*) my_packed=${my_x#packed=} ;;
+		*) my_said=$my_said${my_said:+$BS_NL}$my_x ;;
+		esac
+	done
+	set +f
+	unset IFS
+}
+
+# my_failed: ends the script for a program that failed.
+my_failed() {
+	bs_quote "$my_said"
+	! bs_full "$BS_PART" || bs_die nospace "the dump of $my_what came to the cap of $((BS_CAP / 2048)) MiB, which leaves the database its reserve"
+	my_x=${my_said##*"$BS_NL"}
+	case $my_x in *"(1044)"* | *"(1142)"* | *"(1227)"* | *"(1045)"*) bs_die permission "$MY_DUMP: $my_x" ;; esac
+	[ "$my_made" != 0 ] || bs_die dump "$MY_DUMP: ${my_x:-$MY_PACK ended with status $my_packed}"
+	bs_die dump "$MY_DUMP: ${my_x:-it ended with status $my_made}"
+}
+
+# my_prove: reads BS_PART back, and computes its sum, in my_sum, meanwhile.
 my_prove() {
-	my_x=$BS_NL$(
-		bs_sha256 "$BS_PART" &
+	my_x=$(
+		bs_sha256 "$BS_PART" 2>&1 &
 		{
 			{
 				my_unpack <"$BS_PART" 3>&-
@@ -68,24 +95,15 @@ my_prove() {
 			} | tail -n 1
 		} 3>&1 2>&1
 		wait
-	)$BS_NL
-	case $my_x in *"${BS_NL}read=0$BS_NL"*) ;; *)
+	)
+	my_sum=$(printf '%s\n' "$my_x" | grep -E '^[0-9a-f]{64}')
+	case $BS_NL$my_x$BS_NL in *"${BS_NL}read=0$BS_NL"*) ;; *)
+		my_x=$(printf '%s\n' "$my_x" | grep -v -E -e '^[0-9a-f]{64}' -e '^read=' -e '^$')
 		bs_quote "$my_x"
-		bs_die verify "the dump cannot be read back"
+		bs_die verify "the dump of $my_what cannot be read back: ${my_x##*"$BS_NL"}"
 		;;
 	esac
-	case $my_x in *"$BS_NL-- Dump completed"*) ;; *) bs_die verify "the dump has no trailer: it was cut off" ;; esac
-	my_sum=$(printf %s "$my_x" | grep -E '^[0-9a-f]{64}')
-}
-
-# my_failed TEXT: ends the script for a tool that failed.
-my_failed() {
-	my_x=$(printf %s "$1" | grep -v -e '^made=' -e '^packed=' -e '^$')
-	bs_quote "$my_x"
-	! bs_full "$BS_PART" || bs_die nospace "the dump came to the cap of $((BS_CAP / 2048)) MiB, which leaves the database its reserve"
-	case $my_x in *"(1044)"* | *"(1142)"* | *"(1227)"* | *"(1045)"*) bs_die permission "$MY_DUMP: ${my_x##*"$BS_NL"}" ;; esac
-	[ -n "$my_x" ] || my_x="ended with$(printf %s "$1" | tr '\n' ' ')"
-	bs_die dump "$MY_DUMP: ${my_x##*"$BS_NL"}"
+	case $BS_NL$my_x in *"$BS_NL-- Dump completed"*) ;; *) bs_die verify "the dump of $my_what has no trailer: it was cut off" ;; esac
 }
 
 # my_databases NAME-IN-HEX...: all of them, of one moment. No GTID goes into the
@@ -100,15 +118,17 @@ my_databases() {
 		bs_bytes "$my_name"
 		set -- "$@" "$BS_VALUE"
 	done
-	my_part 1 646174616261736573 my_run "$MY_DUMP" "$@"
+	my_hex=646174616261736573
+	my_part 1 databases my_run "$MY_DUMP" "$@"
 }
 
 # my_users: who may log in, and what they may do.
 my_users() {
+	my_hex=7573657273
 	if [ "$MY_VENDOR" = mariadb ] && "$MY_DUMP" --help | grep -q -e --system=; then
-		my_part 2 7573657273 my_run "$MY_DUMP" --system=users --insert-ignore
+		my_part 2 users my_run "$MY_DUMP" --system=users --insert-ignore
 	else
-		my_part 2 7573657273 my_grants
+		my_part 2 users my_grants
 	fi
 }
 

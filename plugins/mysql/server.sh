@@ -226,5 +226,5 @@ my_barrier() {
 	case $MY_DOUBLE in
 	OFF | 0) bs_out barrier-warning "innodb_doublewrite is off: after a crash of the machine pages can be torn" ;;
 	esac
-	[ "$MY_OLD" = 0 ] || bs_out barrier-warning "$MY_OLD tables are not transactional: in the snapshot they may be damaged, in the dump they are not"
+	[ "$MY_OLD" = 0 ] || bs_out barrier-warning "$MY_OLD tables are not transactional: in the snapshot they may be damaged"
 }
