@@ -60,6 +60,7 @@ type follower struct {
 
 	giveUp  context.CancelCauseFunc
 	reading sync.WaitGroup
+	pod     string // the last one
 	log     string // pod whose log is read
 	trouble string // kind of the one that lasts, "" for none
 	timers  []*time.Timer
@@ -82,6 +83,7 @@ func (f *follower) follow(ctx context.Context) (restic.End, error) {
 
 // see is called with each change, one at a time.
 func (f *follower) see(ctx context.Context, s restic.Sight) {
+	f.pod = s.Pod
 	if s.Running && s.Pod != f.log {
 		f.log = s.Pod
 		f.reading.Go(func() { f.progress(ctx, s.Pod) })

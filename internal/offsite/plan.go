@@ -229,8 +229,8 @@ func (p Plan) Rights() []catalog.Right {
 			rights = append(rights, catalog.Right{Verb: verb, Group: group, Resource: resource, Namespace: namespace})
 		}
 	}
-	add(snapshots, "volumesnapshotcontents", "", "get", "create", "delete")
-	add("storage.k8s.io", "storageclasses", "", "get")
+	// Who may make a content may read and delete it: one question is enough.
+	add(snapshots, "volumesnapshotcontents", "", "create")
 	ns := p.Request.BackupNamespace
 	add(snapshots, "volumesnapshots", ns, "create", "list", "watch", "delete")
 	add("", "persistentvolumeclaims", ns, "create", "watch", "delete")

@@ -1,6 +1,7 @@
 package offsite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,8 +43,8 @@ const (
 type Outcome struct {
 	Copy   Copy
 	State  State
-	Result catalog.Copy // where State is Copied, Known or Partial
-	Took   time.Duration
+	Result catalog.Copy  // where State is Copied, Known or Partial
+	Took   time.Duration // 0 from Collect
 	// Err is a catalog.Failure, nil where State is Copied or Known.
 	Err error
 	// Left is why something that was made for the copy could not be removed;
@@ -202,7 +203,7 @@ func (m *making) follow(ctx context.Context) (restic.End, error) {
 		cluster: m.cluster, namespace: m.request.BackupNamespace, name: m.copy.Name, clone: m.copy.Name, tell: m.tell,
 	}
 	end, err := f.follow(ctx)
-	m.pod = end.Pod
+	m.pod = cmp.Or(end.Pod, f.pod)
 	return end, err
 }
 
@@ -387,10 +388,15 @@ func remove(ctx context.Context, c Cluster, namespace, name string, from stage, 
 
 // announce tells how it ended, and how long it took.
 func (m *making) announce(o *Outcome) {
-	o.Took = m.now().Sub(m.began)
+	if !m.late {
+		o.Took = m.now().Sub(m.began)
+	}
 	e := catalog.Event{State: catalog.OK, Took: o.Took, Copy: o.Result.Snapshot, Bytes: o.Result.Bytes, Added: o.Result.Added}
 	if o.Err != nil {
 		e.State, e.Message = catalog.Failed, o.Err.Error()
+	}
+	if o.State == Detached {
+		e.State = catalog.Warning
 	}
 	m.tell(e)
 }

@@ -9,13 +9,16 @@
 # in the repository's address: here and not in the pod's spec, because the
 # address may hold a password.
 #
+# Kubernetes reads two dollars as one, and a name in parentheses after a dollar
+# as a variable of the pod's: neither stands here.
+#
 # The shell is the container's first process and gets the TERM of a pod that
 # is deleted. It hands it on, so that restic removes its lock.
 set -u
 mode=$1 patience=$2 limit=$3
 shift 3
-pipe=${TMPDIR:-/tmp}/backsnap-$$
-end="end of restic in $$"
+pipe=${TMPDIR:-/tmp}/backsnap.pipe
+end='backsnap: end of restic'
 child='' stopped='' step='' code=0 said=''
 newline='
 '

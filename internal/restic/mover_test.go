@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -212,7 +213,7 @@ func TestMoverReportsWhatResticDid(t *testing.T) {
 				equal(t, "exit", test.exit, got.exit)
 				equal(t, "log", test.log, lines(got.log))
 				equal(t, "report", test.report, lines(got.report))
-				left, err := filepath.Glob(filepath.Join(c.dir, "backsnap-*"))
+				left, err := filepath.Glob(filepath.Join(c.dir, "backsnap.*"))
 				must(t, err)
 				equal(t, "files left", []string(nil), left)
 			})
@@ -359,6 +360,15 @@ func TestReportStaysWithinATerminationMessage(t *testing.T) {
 			t.Errorf("report reads as %+v", read)
 		}
 	})
+}
+
+// Kubernetes expands $$ and $(NAME) in a container's command (API reference,
+// Container): the script must read the same here and there.
+func TestMoverHoldsNothingThatKubernetesExpands(t *testing.T) {
+	job, err := restic.Init{Repository: catalog.Repository{Secret: "main"}}.Job()
+	must(t, err)
+	expands := regexp.MustCompile(`\$\$|\$\([-._A-Za-z0-9]+\)`)
+	equal(t, "expanded", []string(nil), expands.FindAllString(job.Command[2], -1))
 }
 
 func TestImageWithoutRestic(t *testing.T) {

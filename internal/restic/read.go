@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -184,9 +185,20 @@ func (r *Report) read(line string) {
 		}
 	}
 	for text := range strings.Lines(said.Message) {
-		if text = scrub(strings.TrimSpace(text)); text != "" {
-			r.Lines = append(r.Lines, text)
-		}
+		r.quote(strings.TrimSpace(text))
+	}
+}
+
+// noise is what restic says around the cause: that it tries again, and after
+// how long; that it was told to stop, which was us.
+var noise = regexp.MustCompile(`^(\w+\(<[^>]*>.*\) returned error, retrying after [^:]*: |signal terminated received, cleaning up$|` +
+	`Is there a repository at the following location\?$|Fatal: unable to open config file: context canceled$)`)
+
+// quote adds one line, once.
+func (r *Report) quote(text string) {
+	text = scrub(noise.ReplaceAllString(text, ""))
+	if text != "" && !slices.Contains(r.Lines, text) {
+		r.Lines = append(r.Lines, text)
 	}
 }
 
@@ -219,7 +231,7 @@ func (m message) summary() *Summary {
 	}
 }
 
-var userinfo = regexp.MustCompile(`://[^/@\s]*@`)
+var userinfo = regexp.MustCompile(`://\S*@`)
 
 // scrub takes user name and password out of the addresses in text. restic
 // does that itself where it prints its repository; an error of a library may not.
