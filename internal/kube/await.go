@@ -144,7 +144,7 @@ func (b *board) follow(ctx context.Context) {
 		&snapshotv1.VolumeSnapshot{}, &boardStore{board: b, ctx: ctx}, cache.ReflectorOptions{Name: "snapshots"})
 	for pause := firstPause; ctx.Err() == nil; pause = min(2*pause, maxPause) {
 		began := time.Now()
-		err := reflector.ListAndWatchWithContext(quiet(ctx))
+		err := reflector.ListAndWatchWithContext(ctx)
 		if err != nil && refused(err) {
 			b.fail(ctx, err)
 			return

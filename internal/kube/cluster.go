@@ -46,6 +46,7 @@ func Connect(config *rest.Config, version string) (*Cluster, error) {
 		// our users we say ourselves.
 		config.WarningHandler = rest.NoWarnings{}
 	}
+	config.Wrap(new(restarts).wrap)
 	// Custom resources speak JSON only; for the core kinds protobuf takes
 	// less time and memory.
 	binary := rest.CopyConfig(config)

@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/util/exec"
@@ -33,11 +34,6 @@ import (
 //
 // ctx's end does not end the command: the end of its input has to.
 func (c *Cluster) Exec(ctx context.Context, ref catalog.ContainerRef, argv []string, stdin io.Reader, stdout, stderr io.Writer) error {
-	var refused error // what the server said to the WebSocket
-	executor, err := c.executor(ref, argv, stdin != nil, func(err error) { refused = err })
-	if err != nil {
-		return fmt.Errorf("run command in %s: %w", ref, err)
-	}
 	out, log := newOutlet(stdout), newOutlet(stderr)
 	streams := remotecommand.StreamOptions{Stdout: out, Stderr: log}
 	var in *inlet
@@ -45,7 +41,7 @@ func (c *Cluster) Exec(ctx context.Context, ref catalog.ContainerRef, argv []str
 		in = &inlet{reader: stdin}
 		streams.Stdin = in
 	}
-	err = executor.StreamWithContext(quiet(ctx), streams)
+	refused, err := c.stream(ctx, ref, argv, streams)
 	if ctx.Err() != nil {
 		out.cut()
 		log.cut()
@@ -58,8 +54,31 @@ func (c *Cluster) Exec(ctx context.Context, ref catalog.ContainerRef, argv []str
 	return nil
 }
 
-// executor tells refused why a WebSocket was not to be had before it turns to
-// SPDY.
+// stream runs the command with those streams. It tries again while nothing was
+// begun because nobody listens at the server's address, or it has only just
+// started. refused is why a WebSocket was not to be had before SPDY was tried.
+func (c *Cluster) stream(ctx context.Context, ref catalog.ContainerRef, argv []string, streams remotecommand.StreamOptions) (refused, err error) {
+	away := again(ctx, func(ctx context.Context) error {
+		var executor remotecommand.Executor
+		executor, err = c.executor(ref, argv, streams.Stdin != nil, func(err error) { refused = err })
+		if err == nil {
+			err = executor.StreamWithContext(ctx, streams)
+		}
+		switch {
+		case utilnet.IsConnectionRefused(err):
+			return err
+		case err != nil && strings.Contains(err.Error(), justStarted):
+			return apierrors.NewServiceUnavailable(justStarted)
+		}
+		return nil
+	})
+	if err == nil {
+		err = away
+	}
+	return refused, err
+}
+
+// executor is good for one attempt.
 func (c *Cluster) executor(ref catalog.ContainerRef, argv []string, stdin bool, refused func(error)) (remotecommand.Executor, error) {
 	address := c.core.CoreV1().RESTClient().Post().
 		Namespace(ref.Namespace).Resource("pods").Name(ref.Pod).SubResource("exec").

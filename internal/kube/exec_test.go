@@ -48,7 +48,19 @@ func (p process) exit(code int) {
 // SPDY alone.
 func execServer(t *testing.T, webSocket bool, command func(process)) (*Cluster, *Recorder) {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewServer(execHandler(t, webSocket, command))
+	t.Cleanup(server.Close)
+	config := &rest.Config{Host: server.URL}
+	recorder := Record(config, nil)
+	c, err := Connect(config, "v1.2.3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, recorder
+}
+
+func execHandler(t *testing.T, webSocket bool, command func(process)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/api/v1/namespaces/shop/pods/mysql-0/exec" || r.URL.Query().Get("container") != "mysql" {
 			t.Errorf("exec at %s", r.URL)
 		}
@@ -61,15 +73,7 @@ func execServer(t *testing.T, webSocket bool, command func(process)) (*Cluster, 
 		default:
 			http.Error(w, "no WebSockets here", http.StatusBadRequest)
 		}
-	}))
-	t.Cleanup(server.Close)
-	config := &rest.Config{Host: server.URL}
-	recorder := Record(config, nil)
-	c, err := Connect(config, "v1.2.3")
-	if err != nil {
-		t.Fatal(err)
 	}
-	return c, recorder
 }
 
 func serveWebSocket(t *testing.T, w http.ResponseWriter, r *http.Request, argv []string, command func(process)) {

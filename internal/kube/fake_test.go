@@ -22,6 +22,7 @@ type fakes struct {
 
 // newFakes holds objects, those of the snapshot API apart.
 func newFakes(objects, snapshots []runtime.Object) fakes {
+	//lint:ignore SA1019 the snapshot client has no other fake
 	f := fakes{core: fake.NewClientset(objects...), snapshots: snapshotfake.NewSimpleClientset(snapshots...)}
 	f.Cluster = &Cluster{core: f.core, snapshots: f.snapshots, boards: map[string]*board{}}
 	return f

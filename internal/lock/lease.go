@@ -303,9 +303,6 @@ func (h *leases) remove(ctx context.Context, l *lease) error {
 		if err == nil || apierrors.IsNotFound(err) {
 			return nil
 		}
-		if apierrors.IsForbidden(err) {
-			return explain(err, "release the lease of "+l.namespace, "delete", l.namespace)
-		}
 		// The last renewal may have been written though its answer was lost.
 		if there, e := l.door.Get(ctx, catalog.LeaseName, metav1.GetOptions{}); e == nil {
 			if holderOf(there) != string(h.run) {
@@ -314,7 +311,7 @@ func (h *leases) remove(ctx context.Context, l *lease) error {
 			l.object = there
 		}
 		if pause(ctx, h.duration/30) != nil {
-			return fmt.Errorf("release the lease of %s: %w", l.namespace, err)
+			return explain(err, "release the lease of "+l.namespace, "delete", l.namespace)
 		}
 	}
 }
