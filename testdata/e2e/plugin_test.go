@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/backsnap/kubectl-backsnap/internal/kube"
 	"github.com/backsnap/kubectl-backsnap/testdata/e2e/kit"
 )
 
@@ -178,7 +177,11 @@ func TestRequestsStayInBudget(t *testing.T) {
 		if r := kit.BacksnapWith(t, []string{"KUBECONFIG=" + proxy.Kubeconfig}, run...); r.Code != 0 {
 			t.Fatalf("exit %d", r.Code)
 		}
-		return Counted(t, proxy.Requests())
+		requests := kit.Counted(proxy.Requests())
+		for _, r := range requests {
+			t.Logf("%-7s %s %d", r.Verb, r.Path, r.Status)
+		}
+		return len(requests)
 	}
 	alone := count("--repository", "none")
 	if alone > 20 {
@@ -187,19 +190,6 @@ func TestRequestsStayInBudget(t *testing.T) {
 	if copied := count(); copied > 20+14 {
 		t.Errorf("%d requests with a copy, want 34 at most", copied)
 	}
-}
-
-// Counted are the requests that count: watches and renewals of a Lease do not.
-func Counted(t testing.TB, requests []kube.Request) int {
-	n := 0
-	for _, r := range requests {
-		if r.Watch || r.Resource == "leases" && r.Verb == "update" {
-			continue
-		}
-		t.Logf("%-7s %s %d", r.Verb, r.Path, r.Status)
-		n++
-	}
-	return n
 }
 
 // TestNeverCallAnUnprovenBackupGood gives the database another password than

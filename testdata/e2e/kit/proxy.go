@@ -50,6 +50,18 @@ func NewProxy(t testing.TB, after func(kube.Request)) *Proxy {
 // Requests are those answered so far.
 func (p *Proxy) Requests() []kube.Request { return p.recorder.Requests() }
 
+// Counted are the requests that count against a budget: all but watches and
+// renewals of a Lease.
+func Counted(requests []kube.Request) []kube.Request {
+	var counted []kube.Request
+	for _, r := range requests {
+		if !r.Watch && !(r.Resource == "leases" && r.Verb == "update") {
+			counted = append(counted, r)
+		}
+	}
+	return counted
+}
+
 // Config is the cluster's kubeconfig.
 func Config(t testing.TB) *rest.Config {
 	t.Helper()
