@@ -33,7 +33,6 @@ func addOutput(cmd *cobra.Command) *output {
 	o := &output{print: genericclioptions.NewPrintFlags(""), columns: get.NewCustomColumnsPrintFlags()}
 	o.print.NamePrintFlags = nil // our documents are not API objects: names are the commands' own business
 	o.print.OutputFormat = nil
-	o.print.JSONYamlPrintFlags.AddFlags(cmd)
 	o.print.TemplatePrinterFlags.AddFlags(cmd)
 	cmd.Flags().StringVarP(&o.format, "output", "o", "", "Output `format`: "+strings.Join(o.formats(), ", "))
 	return o
