@@ -33,27 +33,29 @@ func (p place) write(record []byte, index int) error {
 	return p.file.Sync()
 }
 
-// read returns the record's number, 0 if there is no whole record.
-func (p place) read(index int) int {
+// read returns the first word of a record and whether all are the same: a cut
+// may fall into the middle of a record, as a power failure may.
+func (p place) read(index int) (number int, whole bool) {
 	record := make([]byte, recordSize)
 	if got, _ := p.file.ReadAt(record, p.offset+int64(index)*recordSize); got < recordSize {
-		return 0
+		return 0, false
 	}
-	number := binary.LittleEndian.Uint64(record)
+	word := binary.LittleEndian.Uint64(record)
 	for i := 0; i < recordSize; i += 8 {
-		if binary.LittleEndian.Uint64(record[i:]) != number {
-			return 0
+		if binary.LittleEndian.Uint64(record[i:]) != word {
+			return int(word), false
 		}
 	}
-	return int(number)
+	return int(word), true
 }
 
 // held counts the records of the log and reads their number.
 func (l ledger) held() (records, number int) {
-	for l.log.read(records) == records+1 {
+	for n, whole := l.log.read(0); whole && n == records+1; n, whole = l.log.read(records) {
 		records++
 	}
-	return records, l.number.read(0)
+	number, _ = l.number.read(0)
+	return records, number
 }
 
 // writer writes a ledger until it is stopped, and remembers when it began each
