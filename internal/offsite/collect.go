@@ -52,12 +52,15 @@ func Collect(ctx context.Context, c Cluster, now func() time.Time, backupNamespa
 	return outcomes, errors.Join(errs...)
 }
 
-// collect takes in one mover that has finished. One that copied nothing is
-// only removed, and is no outcome.
+// collect takes in one mover that has finished. One that copied nothing, but
+// made a repository, is only removed, and is no outcome.
 func (m *making) collect(ctx context.Context, found restic.Mover) (Outcome, bool) {
 	outcome := Outcome{Copy: m.copy, State: Failed}
 	if found.Source == (catalog.Source{}) {
-		outcome.Left = m.cleanUp(ctx)
+		err := m.cluster.RemoveMover(ctx, found.Namespace, found.Name)
+		if err != nil {
+			m.tell(catalog.Event{State: catalog.Warning, Message: err.Error()})
+		}
 		return outcome, false
 	}
 	end, err := m.follow(ctx)

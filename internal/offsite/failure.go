@@ -1,6 +1,7 @@
 package offsite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,7 @@ func (m *making) failed(err error) error {
 // explain says what restic's exit code means here, and what to do.
 func (m *making) explain(f *catalog.Failure, exit restic.Exit) {
 	r := m.copy.Repository
-	f.Code = exit.Code()
+	f.Code = cmp.Or(exit.Code(), f.Code) // it may have ended well and said nothing
 	switch exit {
 	case restic.ExitNoRepository:
 		f.Next = "kubectl backsnap repo init " + r.Name

@@ -1,6 +1,7 @@
 package offsite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,7 +85,8 @@ func (i *initialising) check() error {
 }
 
 // make runs the mover.
-func (i *initialising) make(ctx context.Context) (report restic.Report, err error) {
+func (i *initialising) make(ctx context.Context) (restic.Report, error) {
+	var report restic.Report
 	r := i.request
 	name := catalog.ObjectName("init-"+r.Repository.Name, r.Run, maxLabel)
 	job, err := restic.Init{
@@ -94,12 +96,11 @@ func (i *initialising) make(ctx context.Context) (report restic.Report, err erro
 	if err != nil {
 		return report, err
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
-		defer cancel()
-		err = errors.Join(err, remove(ctx, i.cluster, job.Namespace, name, mover, false))
-	}()
-	if err := i.cluster.StartMover(ctx, job); err != nil {
+	err = i.cluster.StartMover(ctx, job)
+	if !errors.Is(err, catalog.ErrTaken) {
+		defer i.cleanUp(ctx, job)
+	}
+	if err != nil {
 		return report, fmt.Errorf("start mover %s/%s: %w", job.Namespace, name, err)
 	}
 	f := &follower{cluster: i.cluster, namespace: job.Namespace, name: name, tell: i.tell}
@@ -109,6 +110,15 @@ func (i *initialising) make(ctx context.Context) (report restic.Report, err erro
 	}
 	report = restic.ReadReport(end.Text, end.Exit)
 	return report, ended(end, report, restic.StepInit)
+}
+
+// cleanUp removes the mover. That it could not says nothing of the repository.
+func (i *initialising) cleanUp(ctx context.Context, job restic.Job) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
+	defer cancel()
+	if err := i.cluster.RemoveMover(ctx, job.Namespace, job.Name); err != nil {
+		i.tell(catalog.Event{State: catalog.Warning, Message: fmt.Sprintf("remove mover %s/%s: %v", job.Namespace, job.Name, err)})
+	}
 }
 
 // name is what the cluster is called in the repository from now on.
@@ -147,7 +157,7 @@ func (i *initialising) failed(ctx context.Context, err error) error {
 	var stuck *troubled
 	switch {
 	case errors.As(err, &said):
-		f.Code = said.Report.Exit.Code()
+		f.Code = cmp.Or(said.Report.Exit.Code(), f.Code)
 	case errors.As(err, &stuck):
 		f.Code, f.Next = stuck.code(), "kubectl get events -n "+r.Namespace
 	case catalog.CodeOf(err) != "":

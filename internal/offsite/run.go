@@ -65,19 +65,38 @@ func Run(ctx context.Context, c Cluster, now func() time.Time, p Plan, w catalog
 		defer cancel()
 	}
 	outcomes := make([]Outcome, len(p.Copies))
-	errs := make([]error, len(p.Copies))
 	places := make(chan struct{}, max(p.Request.Parallel, 1))
 	classes := &classes{cluster: c, known: map[string]catalog.StorageClass{}}
 	var running sync.WaitGroup
 	for i, copy := range p.Copies {
+		if copy.Recorded {
+			result, _ := copy.Snapshot.CopyIn(copy.Repository.Name)
+			outcomes[i] = Outcome{Copy: copy, State: Known, Result: result}
+			continue
+		}
+		m := &making{cluster: c, now: now, request: p.Request, copy: copy, watcher: w, classes: classes}
+		leave := enter(ctx, places)
 		running.Go(func() {
-			m := &making{cluster: c, now: now, request: p.Request, copy: copy, watcher: w, classes: classes}
-			outcomes[i] = m.queue(ctx, places)
-			errs[i] = outcomes[i].Err
+			defer leave()
+			outcomes[i] = m.take(ctx)
 		})
 	}
 	running.Wait()
+	var errs []error
+	for _, o := range outcomes {
+		errs = append(errs, o.Err)
+	}
 	return outcomes, errors.Join(errs...)
+}
+
+// enter waits for a place, until ctx is done, and returns how to leave it.
+func enter(ctx context.Context, places chan struct{}) (leave func()) {
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }
+	case <-ctx.Done():
+		return func() {}
+	}
 }
 
 // classes reads each storage class once.
@@ -129,17 +148,8 @@ const (
 	mover
 )
 
-// queue waits for a place and makes the copy.
-func (m *making) queue(ctx context.Context, places chan struct{}) Outcome {
-	if m.copy.Recorded {
-		result, _ := m.copy.Snapshot.CopyIn(m.copy.Repository.Name)
-		return Outcome{Copy: m.copy, State: Known, Result: result}
-	}
-	select {
-	case places <- struct{}{}:
-		defer func() { <-places }()
-	case <-ctx.Done():
-	}
+// take makes the copy, unless ctx is done.
+func (m *making) take(ctx context.Context) Outcome {
 	m.began = m.now()
 	if err := context.Cause(ctx); err != nil {
 		outcome := Outcome{Copy: m.copy, State: Skipped, Err: m.interrupted(err)}
@@ -359,26 +369,27 @@ func (m *making) record(ctx context.Context, result catalog.Copy) error {
 func (m *making) cleanUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	err := remove(ctx, m.cluster, m.request.BackupNamespace, m.copy.Name, m.stage, m.class.Retains)
+	err := m.remove(ctx)
 	if err != nil {
 		m.tell(catalog.Event{State: catalog.Warning, Message: err.Error()})
 	}
 	return err
 }
 
-// remove removes what is named name in namespace, down from stage.
-func remove(ctx context.Context, c Cluster, namespace, name string, from stage, reclaim bool) error {
-	if from >= mover {
+// remove removes what was made, down from the stage that was reached.
+func (m *making) remove(ctx context.Context) error {
+	c, namespace, name := m.cluster, m.request.BackupNamespace, m.copy.Name
+	if m.stage >= mover {
 		if err := c.RemoveMover(ctx, namespace, name); err != nil {
 			return fmt.Errorf("remove mover %s/%s: %w", namespace, name, err)
 		}
 	}
-	if from >= clone {
-		if err := c.RemoveClone(ctx, namespace, name, reclaim); err != nil {
+	if m.stage >= clone {
+		if err := c.RemoveClone(ctx, namespace, name, m.class.Retains); err != nil {
 			return fmt.Errorf("remove clone %s/%s: %w", namespace, name, err)
 		}
 	}
-	if from >= static {
+	if m.stage >= static {
 		if err := c.RemoveStatic(ctx, namespace, name); err != nil {
 			return fmt.Errorf("remove static copy %s/%s: %w", namespace, name, err)
 		}

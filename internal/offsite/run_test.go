@@ -1,0 +1,550 @@
+package offsite_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/offsite"
+	"github.com/backsnap/kubectl-backsnap/internal/restic"
+)
+
+// cleanUp is the order in which one thing holds the other.
+var cleanUp = []string{"remove mover", "remove clone", "remove static"}
+
+func made() catalog.Copy {
+	return catalog.Copy{Repository: "main", Snapshot: id, Bytes: 100, Added: 40, Finished: finished}
+}
+
+func TestCopy(t *testing.T) {
+	c, w := newCluster(t), &events{}
+	p := plan(t, "data")
+	outcomes, err := offsite.Run(t.Context(), c, at, p, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "outcomes", []offsite.Outcome{{Copy: p.Copies[0], State: offsite.Copied, Result: made()}}, outcomes)
+	equal(t, "calls", append([]string{"expose", "clone", "start", "follow", "record"}, cleanUp...), c.diary["data"])
+	equal(t, "left", []string(nil), c.left())
+	equal(t, "recorded", []catalog.Copy{made()}, c.copies["data-"+string(run)])
+	equal(t, "events", []catalog.Event{
+		{
+			Time: began, Run: run, Phase: catalog.PhaseUpload, State: catalog.Started,
+			Namespace: "shop", App: "statefulset/mysql", Claim: "data", Name: "data-" + string(run), Repository: "main",
+		},
+		{
+			Time: began, Run: run, Phase: catalog.PhaseUpload, State: catalog.OK,
+			Namespace: "shop", App: "statefulset/mysql", Claim: "data", Name: "data-" + string(run), Repository: "main",
+			Pod: "mover-pod", Copy: id, Bytes: 100, Added: 40,
+		},
+	}, w.all)
+}
+
+func TestCloneIsAsLargeAsItsSnapshot(t *testing.T) {
+	tests := []struct {
+		name              string
+		restore, capacity int64
+		want              int64
+	}{
+		{"as the driver says", 2048, 4096, 2048},
+		{"as the volume was, where the driver says nothing", 0, 4096, 4096},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			c, p := newCluster(t), plan(t, "data")
+			p.Copies[0].Snapshot.RestoreSize = test.restore
+			p.Copies[0].Snapshot.Record.Claim.Capacity = test.capacity
+			if _, err := offsite.Run(t.Context(), c, at, p, &events{}); err != nil {
+				t.Fatal(err)
+			}
+			labels := catalog.Ours(catalog.RoleClone, run)
+			labels[catalog.LabelNamespace], labels[catalog.LabelClaim] = "shop", "data"
+			equal(t, "clone", catalog.Claim{
+				Namespace: "backsnap", Name: p.Copies[0].Name, Labels: labels, Annotations: catalog.HandsOff(), Role: catalog.RoleClone,
+				StorageClass: "fast", Request: test.want, AccessModes: []string{"ReadWriteOnce"}, VolumeMode: "Filesystem",
+			}, c.clones[p.Copies[0].Name])
+		})
+	}
+}
+
+// Only where the clone is made for the node that its mover was given does the
+// mover have to be where the storage has the snapshot.
+func TestMoverGoesWhereTheVolumeIs(t *testing.T) {
+	affinity := json.RawMessage(`{"required":{"nodeSelectorTerms":[]}}`)
+	for _, waits := range []bool{false, true} {
+		t.Run(fmt.Sprint("class waits: ", waits), func(t *testing.T) {
+			c, p := newCluster(t), plan(t, "data")
+			c.classes["fast"] = catalog.StorageClass{Name: "fast", WaitsForConsumer: waits}
+			p.Copies[0].Snapshot.Record.Claim.NodeAffinity = affinity
+			if _, err := offsite.Run(t.Context(), c, at, p, &events{}); err != nil {
+				t.Fatal(err)
+			}
+			want := json.RawMessage(nil)
+			if waits {
+				want = affinity
+			}
+			equal(t, "node affinity", want, c.jobs[p.Copies[0].Name].NodeAffinity)
+		})
+	}
+}
+
+func TestVolumesOfAClassThatRetainsGoToo(t *testing.T) {
+	c := newCluster(t)
+	c.classes["fast"] = catalog.StorageClass{Name: "fast", Retains: true}
+	if _, err := offsite.Run(t.Context(), c, at, plan(t, "data"), &events{}); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "calls", []string{
+		"expose", "clone", "start", "follow", "record", "remove mover", "remove clone and volume", "remove static",
+	}, c.diary["data"])
+}
+
+func TestEachClassIsReadOnce(t *testing.T) {
+	c := newCluster(t)
+	if _, err := offsite.Run(t.Context(), c, at, plan(t, "a", "b", "c", "d"), &events{}); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "calls", []string{"class fast"}, c.diary[""])
+}
+
+func TestCopyOnRecordIsNotMadeAgain(t *testing.T) {
+	s := snapshot("data")
+	s.Copies = []catalog.Copy{{Repository: "main", Snapshot: "7f3a"}}
+	p, err := offsite.New(request(), []catalog.Repository{repository("main"), repository("second")}, []catalog.Snapshot{s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, w := newCluster(t), &events{}
+	outcomes, err := offsite.Run(t.Context(), c, at, p, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := made()
+	second.Repository = "second"
+	equal(t, "outcomes", []offsite.Outcome{
+		{Copy: p.Copies[0], State: offsite.Known, Result: s.Copies[0]},
+		{Copy: p.Copies[1], State: offsite.Copied, Result: second},
+	}, outcomes)
+	equal(t, "movers", 1, len(c.jobs))
+}
+
+// failure reads the Failure of an outcome.
+func failure(t *testing.T, o offsite.Outcome) catalog.Failure {
+	t.Helper()
+	var f *catalog.Failure
+	if !errors.As(o.Err, &f) {
+		t.Fatalf("%v is no Failure", o.Err)
+	}
+	return *f
+}
+
+func TestWhatResticSaysBecomesAFailure(t *testing.T) {
+	tests := []struct {
+		name  string
+		end   restic.End
+		state offsite.State
+		code  catalog.Code
+		says  string
+		next  string
+	}{
+		{
+			name: "partial", end: ends(3, "backup", 7, "open /data/a: denied"), state: offsite.Partial, code: catalog.CodeRepoPartial,
+			says: "copy of shop/data to main is not whole: 7 files could not be read: open /data/a: denied",
+			next: "take it again with its copy: kubectl backsnap snapshot data -n shop",
+		},
+		{
+			name: "no repository", end: ends(10, "check", 0, "Fatal: no"), state: offsite.Failed, code: catalog.CodeNoRepository,
+			says: "copy of shop/data to main not made: the repository does not exist: Fatal: no",
+			next: "kubectl backsnap repo init main",
+		},
+		{
+			name: "locked", end: ends(11, "backup", 0), state: offsite.Failed, code: catalog.CodeRepoLocked,
+			says: "copy of shop/data to main not made: the repository is locked",
+			next: "wait for who holds the lock; if nobody works on the repository any more: restic unlock",
+		},
+		{
+			name: "wrong password", end: ends(12, "check", 0), state: offsite.Failed, code: catalog.CodeRepoPassword,
+			says: "copy of shop/data to main not made: the password is wrong",
+			next: "set RESTIC_PASSWORD in Secret backsnap/main-secret to the repository's password",
+		},
+		{
+			name: "no answer", end: ends(124, "check", 0), state: offsite.Failed, code: catalog.CodeMover,
+			says: "copy of shop/data to main not made: the repository did not answer within 1m0s; does its bucket exist?",
+			next: "see whether s3:main can be reached from the cluster; a new repository: kubectl backsnap repo init main",
+		},
+		{
+			name: "a code that nobody knows", end: ends(77, "backup", 0, "strange"), state: offsite.Failed, code: catalog.CodeMover,
+			says: "copy of shop/data to main not made: exit 77: strange",
+			next: "take it again with its copy: kubectl backsnap snapshot data -n shop",
+		},
+		{
+			name:  "a good exit code without a summary",
+			end:   restic.End{Pod: "p", Text: "backsnap step=backup exit=0\nerrors=0"},
+			state: offsite.Failed, code: catalog.CodeMover,
+			says: "copy of shop/data to main not made: restic ended without a summary",
+			next: "take it again with its copy: kubectl backsnap snapshot data -n shop",
+		},
+		{
+			name:  "killed",
+			end:   restic.End{Pod: "p", Exit: 137, Killed: "OOMKilled", Reason: "BackoffLimitExceeded"},
+			state: offsite.Failed, code: catalog.CodeMover,
+			says: "copy of shop/data to main not made: OOMKilled: restic was killed, most likely because it ran out of memory",
+			next: "take it again with its copy: kubectl backsnap snapshot data -n shop",
+		},
+		{
+			name:  "the Job's time was up",
+			end:   restic.End{Pod: "p", Exit: 130, Reason: "DeadlineExceeded", Text: "backsnap step=backup exit=130"},
+			state: offsite.Failed, code: catalog.CodeMover,
+			says: "copy of shop/data to main not made: DeadlineExceeded: restic was told to stop",
+			next: "take it again with its copy: kubectl backsnap snapshot data -n shop",
+		},
+		{
+			name:  "there never was a pod",
+			end:   restic.End{Reason: "DeadlineExceeded", Message: "Job was active too long"},
+			state: offsite.Failed, code: catalog.CodeMover,
+			says: "copy of shop/data to main not made: exit 1: DeadlineExceeded: Job was active too long",
+			next: "take it again with its copy: kubectl backsnap snapshot data -n shop",
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			c := newCluster(t)
+			c.follow["data"] = func(context.Context, func(restic.Sight)) (restic.End, error) { return test.end, nil }
+			outcomes, err := offsite.Run(t.Context(), c, at, plan(t, "data"), &events{})
+			f := failure(t, outcomes[0])
+			equal(t, "state", test.state, outcomes[0].State)
+			equal(t, "code", test.code, f.Code)
+			equal(t, "error", test.says, f.Error())
+			equal(t, "next", test.next, f.Next)
+			equal(t, "joined", test.says, err.Error())
+			equal(t, "calls", append([]string{"expose", "clone", "start", "follow"}, cleanUp...), c.diary["data"])
+			equal(t, "left", []string(nil), c.left())
+			equal(t, "recorded", 0, len(c.copies))
+		})
+	}
+}
+
+func TestPartialCopyIsNamedAndNotRecorded(t *testing.T) {
+	c := newCluster(t)
+	c.follow["data"] = func(context.Context, func(restic.Sight)) (restic.End, error) { return ends(3, "backup", 1), nil }
+	outcomes, _ := offsite.Run(t.Context(), c, at, plan(t, "data"), &events{})
+	equal(t, "result", made(), outcomes[0].Result)
+	equal(t, "recorded", 0, len(c.copies))
+}
+
+// What fails is taken back as far as it was made, in order.
+func TestFailureTakesBackWhatWasMade(t *testing.T) {
+	boom := errors.New("boom")
+	tests := []struct {
+		name, call string
+		err        error
+		calls      []string
+		left       []string // kinds
+	}{
+		{"the static copy", "expose", boom, []string{"expose", "remove static"}, nil},
+		{"the clone", "clone", boom, []string{"expose", "clone", "remove clone", "remove static"}, nil},
+		{"the mover", "start", boom, append([]string{"expose", "clone", "start"}, cleanUp...), nil},
+		{"another has the name of the static copy", "expose", catalog.ErrTaken, []string{"expose"}, nil},
+		{"another has the name of the clone", "clone", catalog.ErrTaken, []string{"expose", "clone", "remove static"}, nil},
+		{"another has the name of the mover", "start", catalog.ErrTaken, []string{"expose", "clone", "start", "remove clone", "remove static"}, nil},
+		{"the mover is gone", "follow", catalog.ErrGone, append([]string{"expose", "clone", "start", "follow"}, cleanUp...), nil},
+		{"the snapshot is gone when the copy is made", "record", catalog.ErrGone, append([]string{"expose", "clone", "start", "follow", "record"}, cleanUp...), nil},
+		{
+			"the mover cannot be followed: it may make its copy yet", "follow", boom,
+			[]string{"expose", "clone", "start", "follow"}, []string{"clone", "mover", "static"},
+		},
+		{
+			"the copy cannot be recorded: its mover stays to tell", "record", boom,
+			[]string{"expose", "clone", "start", "follow", "record"}, []string{"clone", "mover", "static"},
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			c := newCluster(t)
+			c.fail["data: "+test.call] = test.err
+			p := plan(t, "data")
+			outcomes, err := offsite.Run(t.Context(), c, at, p, &events{})
+			if !errors.Is(err, test.err) || catalog.CodeOf(err) != catalog.CodeMover {
+				t.Errorf("error %v, want one of %v with a code", err, test.err)
+			}
+			equal(t, "calls", test.calls, c.diary["data"])
+			var left []string
+			for _, kind := range test.left {
+				left = append(left, kind+" "+p.Copies[0].Name)
+			}
+			equal(t, "left", left, c.left())
+			if outcomes[0].State == offsite.Copied {
+				t.Error("it counts as copied")
+			}
+		})
+	}
+}
+
+func TestNothingIsMadeForWhatCannotBeCopied(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(s *catalog.Snapshot)
+	}{
+		{"no record", func(s *catalog.Snapshot) { s.Record = nil }},
+		{"no storage class", func(s *catalog.Snapshot) { s.Record.Claim.StorageClass = "" }},
+		{"a storage class that is gone", func(s *catalog.Snapshot) { s.Record.Claim.StorageClass = "old" }},
+		{"no time of the cut", func(s *catalog.Snapshot) { s.Cut = time.Time{} }},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			c, p := newCluster(t), plan(t, "data")
+			test.change(&p.Copies[0].Snapshot)
+			outcomes, err := offsite.Run(t.Context(), c, at, p, &events{})
+			equal(t, "state", offsite.Failed, outcomes[0].State)
+			equal(t, "code", catalog.CodeMover, catalog.CodeOf(err))
+			equal(t, "calls", []string(nil), c.diary["data"])
+		})
+	}
+}
+
+func TestFailuresDoNotStopEachOther(t *testing.T) {
+	c := newCluster(t)
+	c.follow["a"] = func(context.Context, func(restic.Sight)) (restic.End, error) { return ends(12, "check", 0), nil }
+	c.follow["c"] = func(context.Context, func(restic.Sight)) (restic.End, error) { return ends(10, "check", 0), nil }
+	outcomes, err := offsite.Run(t.Context(), c, at, plan(t, "a", "b", "c"), &events{})
+	var codes []catalog.Code
+	for _, o := range outcomes {
+		codes = append(codes, catalog.CodeOf(o.Err))
+	}
+	equal(t, "codes", []catalog.Code{catalog.CodeRepoPassword, "", catalog.CodeNoRepository}, codes)
+	equal(t, "joined", "copy of shop/a to main not made: the password is wrong\ncopy of shop/c to main not made: the repository does not exist", err.Error())
+	equal(t, "left", []string(nil), c.left())
+}
+
+func TestAtMostSoManyMoversAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		p := plan(t, "a", "b", "c", "d", "e")
+		p.Request.Parallel = 2
+		for _, copy := range p.Copies {
+			c.follow[copy.Snapshot.Claim] = func(context.Context, func(restic.Sight)) (restic.End, error) {
+				time.Sleep(time.Minute)
+				return ends(0, "backup", 0), nil
+			}
+		}
+		if _, err := offsite.Run(t.Context(), c, at, p, &events{}); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "movers at once", 2, c.most)
+	})
+}
+
+// stays is a mover that runs until nobody waits for it any more.
+func stays(ctx context.Context, seen func(restic.Sight)) (restic.End, error) {
+	seen(restic.Sight{Pod: "p"})
+	<-ctx.Done()
+	return restic.End{}, context.Cause(ctx)
+}
+
+func TestInterruptLeavesMoversRunning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, w := newCluster(t), &events{}
+		c.follow["a"] = stays
+		p := plan(t, "a", "b", "c")
+		p.Request.Parallel = 2
+		interrupt := errors.New("interrupt")
+		ctx, cancel := context.WithCancelCause(t.Context())
+		c.follow["b"] = func(context.Context, func(restic.Sight)) (restic.End, error) {
+			time.Sleep(time.Minute)
+			cancel(interrupt) // b has made its copy at that very moment
+			return ends(0, "backup", 0), nil
+		}
+		outcomes, err := offsite.Run(ctx, c, at, p, w)
+		var states []offsite.State
+		for _, o := range outcomes {
+			states = append(states, o.State)
+		}
+		equal(t, "states", []offsite.State{offsite.Detached, offsite.Copied, offsite.Skipped}, states)
+		equal(t, "detached", true, errors.Is(err, offsite.ErrDetached) && errors.Is(err, interrupt))
+		name := p.Copies[0].Name
+		equal(t, "left", []string{"clone " + name, "mover " + name, "static " + name}, c.left())
+		equal(t, "calls of a", []string{"expose", "clone", "start", "follow"}, c.diary["a"])
+		equal(t, "calls of b", append([]string{"expose", "clone", "start", "follow", "record"}, cleanUp...), c.diary["b"])
+		equal(t, "calls of c", []string(nil), c.diary["c"])
+		equal(t, "failure of a", catalog.Failure{
+			Code: catalog.CodeInterrupted, Message: "copy of shop/a to main not waited for", Cause: failure(t, outcomes[0]).Cause,
+			State: "the snapshot stands; job/" + name + " in backsnap makes the copy, and the next run that copies records it and cleans up",
+			Next:  "follow it: kubectl logs -f job/" + name + " -n backsnap",
+		}, failure(t, outcomes[0]))
+		equal(t, "code of c", catalog.CodeInterrupted, catalog.CodeOf(outcomes[2].Err))
+		equal(t, "events of a", []string{"started", "warning copy of shop/a to main not waited for: interrupt; its mover runs on"}, w.of("a"))
+	})
+}
+
+func TestInterruptBeforeTheMoverRunsTakesBackWhatWasMade(t *testing.T) {
+	c := newCluster(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	c.exposed = cancel
+	outcomes, err := offsite.Run(ctx, c, at, plan(t, "data"), &events{})
+	equal(t, "state", offsite.Skipped, outcomes[0].State)
+	equal(t, "detached", false, errors.Is(err, offsite.ErrDetached))
+	equal(t, "code", catalog.CodeInterrupted, catalog.CodeOf(err))
+	equal(t, "left", []string(nil), c.left())
+}
+
+func TestTimeoutIsNoInterrupt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		c.follow["data"] = stays
+		p := plan(t, "data")
+		p.Request.Timeout = time.Hour
+		start := time.Now()
+		outcomes, err := offsite.Run(t.Context(), c, at, p, &events{})
+		equal(t, "waited", time.Hour, time.Since(start))
+		equal(t, "state", offsite.Detached, outcomes[0].State)
+		equal(t, "code", catalog.CodeNotReady, catalog.CodeOf(err))
+	})
+}
+
+func TestWhatCannotBeRemovedSaysNothingOfTheCopy(t *testing.T) {
+	c, w := newCluster(t), &events{}
+	c.fail["data: remove clone"] = errors.New("boom")
+	outcomes, err := offsite.Run(t.Context(), c, at, plan(t, "data"), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := outcomes[0].Copy.Name
+	equal(t, "state", offsite.Copied, outcomes[0].State)
+	equal(t, "left over", "remove clone backsnap/"+name+": boom", outcomes[0].Left.Error())
+	equal(t, "left", []string{"clone " + name, "static " + name}, c.left())
+	equal(t, "events", []string{"started", "ok", "warning remove clone backsnap/" + name + ": boom"}, w.of("data"))
+}
+
+func TestTroubles(t *testing.T) {
+	image := restic.Trouble{Reason: "ErrImagePull", Message: "not found"}
+	backOff := restic.Trouble{Reason: "ImagePullBackOff", Message: "back-off"}
+	config := restic.Trouble{Reason: "CreateContainerConfigError", Message: "no secret"}
+	forbidden := restic.Trouble{Reason: "PodSecurity", Message: "violates PodSecurity"}
+	nodes := restic.Trouble{Reason: "Unschedulable", Message: "no nodes"}
+	mount := restic.Trouble{Reason: "FailedMount", Message: "no device"}
+	type sight struct {
+		after   time.Duration // since the one before
+		trouble *restic.Trouble
+	}
+	tests := []struct {
+		name   string
+		sights []sight // then nothing happens for an hour, and the copy is made
+		after  time.Duration
+		code   catalog.Code
+		cause  string
+		events []string
+	}{
+		{
+			name:   "that the Secret is gone never passes",
+			sights: []sight{{0, &config}}, code: catalog.CodeMover, cause: "CreateContainerConfigError: no secret",
+		},
+		{
+			name:   "that Pod Security forbids it never passes",
+			sights: []sight{{0, &forbidden}}, code: catalog.CodePodSecurity, cause: "PodSecurity: violates PodSecurity",
+		},
+		{
+			name:   "an image may come to be within a minute, however often it is tried",
+			sights: []sight{{0, &image}, {5 * time.Second, &backOff}, {20 * time.Second, &image}, {time.Second, &backOff}},
+			after:  time.Minute, code: catalog.CodeMover, cause: "ErrImagePull: not found",
+			events: []string{"warning ErrImagePull: not found"},
+		},
+		{
+			name:   "a node may come to be within five",
+			sights: []sight{{0, &nodes}}, after: 5 * time.Minute, code: catalog.CodeMover, cause: "Unschedulable: no nodes",
+			events: []string{"warning Unschedulable: no nodes"},
+		},
+		{
+			name:   "another trouble has its own time",
+			sights: []sight{{0, &nodes}, {4 * time.Minute, &mount}},
+			after:  9 * time.Minute, code: catalog.CodeMover, cause: "FailedMount: no device",
+			events: []string{"warning Unschedulable: no nodes", "warning FailedMount: no device"},
+		},
+		{
+			name:   "what passes at once is not told",
+			sights: []sight{{0, &nodes}, {time.Second, nil}}, after: time.Hour + time.Second,
+			events: []string{},
+		},
+		{
+			name:   "what passes later is told and forgotten",
+			sights: []sight{{0, &nodes}, {4 * time.Minute, nil}}, after: time.Hour + 4*time.Minute,
+			events: []string{"warning Unschedulable: no nodes"},
+		},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, w := newCluster(t), &events{}
+				c.follow["data"] = func(ctx context.Context, seen func(restic.Sight)) (restic.End, error) {
+					for _, s := range test.sights {
+						time.Sleep(s.after)
+						seen(restic.Sight{Pod: "p", Trouble: s.trouble})
+					}
+					select {
+					case <-time.After(time.Hour):
+						return ends(0, "backup", 0), nil
+					case <-ctx.Done():
+						return restic.End{}, context.Cause(ctx)
+					}
+				}
+				start := time.Now()
+				outcomes, err := offsite.Run(t.Context(), c, at, plan(t, "data"), w)
+				equal(t, "after", test.after, time.Since(start))
+				equal(t, "code", test.code, catalog.CodeOf(err))
+				last := "ok"
+				if err != nil {
+					equal(t, "cause", test.cause, failure(t, outcomes[0]).Cause.Error())
+					last = "failed copy of shop/data to main not made: " + test.cause
+				}
+				equal(t, "events", append(append([]string{"started"}, test.events...), last), w.of("data"))
+				equal(t, "left", []string(nil), c.left())
+			})
+		})
+	}
+}
+
+func TestProgressIsReadFromTheLog(t *testing.T) {
+	c, w := newCluster(t), &events{}
+	c.log = "starting\n" +
+		`{"message_type":"status","seconds_elapsed":2,"seconds_remaining":8,"total_bytes":100,"bytes_done":20}` + "\n" +
+		`{"message_type":"status","tot` + "\n" +
+		`{"message_type":"status","seconds_elapsed":4,"total_bytes":100,"bytes_done":100}`
+	c.follow["data"] = func(_ context.Context, seen func(restic.Sight)) (restic.End, error) {
+		seen(restic.Sight{Pod: "p1", Running: true})
+		w.await(t, 3)
+		seen(restic.Sight{Pod: "p1", Running: true})
+		return ends(0, "backup", 0), nil
+	}
+	if _, err := offsite.Run(t.Context(), c, at, plan(t, "data"), w); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "logs read", []string{"class fast", "log p1"}, c.diary[""])
+	var progress []catalog.Event
+	for _, e := range w.all {
+		if e.State == catalog.Progress {
+			progress = append(progress, catalog.Event{Pod: e.Pod, Claim: e.Claim, Bytes: e.Bytes, Total: e.Total, Rate: e.Rate, Left: e.Left})
+		}
+	}
+	equal(t, "progress", []catalog.Event{
+		{Pod: "p1", Claim: "data", Bytes: 20, Total: 100, Rate: 10, Left: 8 * time.Second},
+		{Pod: "p1", Claim: "data", Bytes: 100, Total: 100, Rate: 25},
+	}, progress)
+}
+
+func TestLogThatCannotBeReadCostsTheProgressOnly(t *testing.T) {
+	c, w := newCluster(t), &events{}
+	c.fail[": log p1"] = errors.New("you may not")
+	c.follow["data"] = func(_ context.Context, seen func(restic.Sight)) (restic.End, error) {
+		seen(restic.Sight{Pod: "p1", Running: true})
+		w.await(t, 2)
+		return ends(0, "backup", 0), nil
+	}
+	if _, err := offsite.Run(t.Context(), c, at, plan(t, "data"), w); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "events", []string{"started", "warning no progress to be seen: you may not", "ok"}, w.of("data"))
+}
