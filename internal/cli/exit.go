@@ -85,24 +85,41 @@ func exitOf(usable bool, failed []error) int {
 	return codes[0]
 }
 
+// split are the errors that were joined into err, one after the other; none
+// for nil.
+func split(err error) []error {
+	if err == nil {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	for _, e := range joined.Unwrap() {
+		all = append(all, split(e)...)
+	}
+	return all
+}
+
 // printError writes err as a person needs it: what, cause, state, next step,
 // and where to read on. Joined errors are written one after the other.
 func printError(w io.Writer, err error) {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range joined.Unwrap() {
-			printError(w, e)
-		}
-		return
+	for _, e := range split(err) {
+		printOne(w, e)
 	}
+}
+
+func printOne(w io.Writer, err error) {
 	var f *catalog.Failure
 	if !errors.As(err, &f) {
-		fmt.Fprintf(w, "error: %v\n", err)
+		fmt.Fprintf(w, "error: %s\n", printable(err.Error()))
 		return
 	}
-	fmt.Fprintf(w, "error: %s [%s]\n", f.Message, f.Code)
+	fmt.Fprintf(w, "error: %s [%s]\n", printable(f.Message), f.Code)
 	line := func(name, text string) {
 		if text != "" {
-			fmt.Fprintf(w, "  %-6s %s\n", name+":", text)
+			fmt.Fprintf(w, "  %-6s %s\n", name+":", printable(text))
 		}
 	}
 	if f.Cause != nil {

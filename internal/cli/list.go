@@ -65,13 +65,9 @@ func runList(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags
 	if err != nil {
 		return err
 	}
-	wanted, err := targets(args, namespace)
+	wanted, scope, err := o.targets(args, namespace)
 	if err != nil {
 		return usageError(cmd, err)
-	}
-	scope, err := o.scope(config, wanted)
-	if err != nil {
-		return err
 	}
 	cluster, err := env.Connect(config)
 	if err != nil {

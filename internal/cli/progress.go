@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -21,7 +22,11 @@ import (
 // written to its stream.
 type progress interface {
 	catalog.Watcher
+	// text reports whether sentences may stand beside the events.
+	text() bool
 	Close()
+	// Result is the end of it, after Close.
+	Result(now time.Time, r report)
 }
 
 // progressFlags are --progress, --color and --quiet.
@@ -92,8 +97,10 @@ func terminalWidth(w io.Writer) int {
 
 type silent struct{}
 
-func (silent) Event(catalog.Event) {}
-func (silent) Close()              {}
+func (silent) Event(catalog.Event)      {}
+func (silent) text() bool               { return false }
+func (silent) Close()                   {}
+func (silent) Result(time.Time, report) {}
 
 // plain writes one greppable line a change: no control characters, uploads at
 // steps of ten per cent or every thirty seconds.
@@ -108,7 +115,16 @@ type shown struct {
 	at      time.Time
 }
 
-func (p *plain) Close() {}
+func (p *plain) text() bool { return true }
+func (p *plain) Close()     {}
+
+func (p *plain) Result(now time.Time, r report) {
+	n := r.sums()
+	fields := pairs(
+		"run", string(r.Run), "state", strings.ToLower(r.Result), "protected", strconv.Itoa(n.protected), "failed", strconv.Itoa(n.failed), "skipped", strconv.Itoa(n.skipped),
+		"exit", strconv.Itoa(r.ExitCode), "duration", span(r.took), "added", number(n.added))
+	fmt.Fprintf(p.w, "%s %-8s %s\n", now.Format(time.TimeOnly), catalog.PhaseResult, strings.Join(fields, " "))
+}
 
 func (p *plain) Event(e catalog.Event) {
 	p.mu.Lock()
@@ -118,7 +134,7 @@ func (p *plain) Event(e catalog.Event) {
 	}
 	fields := pairs(
 		"namespace", e.Namespace, "pvc", e.Claim, "pod", e.Pod, "repository", e.Repository, "state", plainState(e), "tool", e.Tool,
-		"bytes", number(e.Bytes), "total", number(e.Total), "rate", rate(e.Rate), "left", spanOrNone(e.Left), "duration", spanOrNone(e.Took),
+		"percent", percentOf(e), "bytes", number(e.Bytes), "total", number(e.Total), "rate", rate(e.Rate), "left", spanOrNone(e.Left), "duration", spanOrNone(e.Took),
 		"name", e.Name, "snapshot", short(e.Copy), "added", number(e.Added), "message", e.Message)
 	fmt.Fprintf(p.w, "%s %-8s %s\n", e.Time.Format(time.TimeOnly), e.Phase, strings.Join(fields, " "))
 }
@@ -127,13 +143,22 @@ func (p *plain) due(e catalog.Event) bool {
 	key := e.Repository + "/" + e.Namespace + "/" + e.Claim
 	last, now := p.shown[key], shown{at: e.Time}
 	if e.Total > 0 {
-		now.percent = int(e.Bytes * 100 / e.Total)
+		now.percent = percent(e)
 	}
 	if now.percent/10 == last.percent/10 && now.at.Sub(last.at) < 30*time.Second {
 		return false
 	}
 	p.shown[key] = now
 	return true
+}
+
+func percent(e catalog.Event) int { return int(e.Bytes * 100 / e.Total) }
+
+func percentOf(e catalog.Event) string {
+	if e.Total == 0 {
+		return ""
+	}
+	return strconv.Itoa(percent(e))
 }
 
 // plainState says of a snapshot that it is ready where others are ok.
@@ -153,7 +178,7 @@ func pairs(kv ...string) []string {
 		if value == "" {
 			continue
 		}
-		if strings.ContainsFunc(value, func(r rune) bool { return r <= ' ' || r == '"' || r == 0x7f }) {
+		if strings.ContainsFunc(value, func(r rune) bool { return r == ' ' || r == '"' || unicode.IsControl(r) }) {
 			value = strconv.Quote(value)
 		}
 		out = append(out, kv[i]+"="+value)
@@ -194,7 +219,7 @@ type ndjson struct {
 // line is one event as a script reads it. Fields are only ever added.
 type line struct {
 	Time       time.Time     `json:"time"`
-	Type       string        `json:"type"` // progress, warning, error
+	Type       string        `json:"type"` // progress, warning, error, result
 	Run        catalog.Run   `json:"run,omitempty"`
 	Phase      catalog.Phase `json:"phase"`
 	State      catalog.State `json:"state"`
@@ -213,9 +238,32 @@ type line struct {
 	Took       float64       `json:"seconds,omitempty"`
 	Copy       string        `json:"resticSnapshot,omitempty"`
 	Added      int64         `json:"bytesAdded,omitempty"`
+	*totals
 }
 
-func (p *ndjson) Close() {}
+// totals are the numbers of the last line.
+type totals struct {
+	Result    string `json:"result"`
+	ExitCode  int    `json:"exitCode"`
+	Protected int    `json:"protected"`
+	Failed    int    `json:"failed"`
+	Skipped   int    `json:"skipped"`
+}
+
+func (p *ndjson) text() bool { return false }
+func (p *ndjson) Close()     {}
+
+func (p *ndjson) Result(now time.Time, r report) {
+	n := r.sums()
+	state := catalog.OK
+	if r.ExitCode != exitOK {
+		state = catalog.Failed
+	}
+	p.write(line{
+		Time: now.UTC(), Type: "result", Run: r.Run, Phase: catalog.PhaseResult, State: state, Message: r.summary(), Took: r.took.Seconds(), Added: n.added,
+		totals: &totals{Result: r.Result, ExitCode: r.ExitCode, Protected: n.protected, Failed: n.failed, Skipped: n.skipped},
+	})
+}
 
 func (p *ndjson) Event(e catalog.Event) {
 	kind := "progress"
@@ -225,11 +273,15 @@ func (p *ndjson) Event(e catalog.Event) {
 	case catalog.Failed:
 		kind = "error"
 	}
-	text, err := json.Marshal(line{
+	p.write(line{
 		Time: e.Time.UTC(), Type: kind, Run: e.Run, Phase: e.Phase, State: e.State, Namespace: e.Namespace, App: e.App, Claim: e.Claim,
 		Pod: e.Pod, Name: e.Name, Repository: e.Repository, Tool: e.Tool, Message: e.Message, BytesDone: e.Bytes, BytesTotal: e.Total,
 		BytesRate: e.Rate, Left: int64(e.Left.Seconds()), Took: e.Took.Seconds(), Copy: e.Copy, Added: e.Added,
 	})
+}
+
+func (p *ndjson) write(l line) {
+	text, err := json.Marshal(l)
 	if err != nil {
 		return // numbers and strings always marshal
 	}

@@ -163,7 +163,7 @@ func newRepoList(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command
 		Aliases: []string{"ls"},
 		Short:   "List the repositories that are configured",
 		Example: templates.Examples("# Repositories and where they are\nkubectl backsnap repo list"),
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runRepoList(cmd, env, config, o) },
 	}
 	addBackupNamespace(cmd, &o.backupNamespace)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,6 +22,8 @@ type report struct {
 	Result     string      `json:"result"` // Ok, Partial, Failed, DryRun
 	ExitCode   int         `json:"exitCode"`
 	Items      []itemDoc   `json:"items"`
+	// Why nothing was done at all.
+	blamed
 
 	failures []error
 	took     time.Duration
@@ -42,9 +45,14 @@ type itemDoc struct {
 	DeleteAfter string              `json:"deleteAfter,omitempty"`
 	Cut         *time.Time          `json:"cut,omitempty"`
 	Reason      string              `json:"reason,omitempty"`
-	Error       string              `json:"error,omitempty"`
-	Code        catalog.Code        `json:"code,omitempty"`
-	Next        string              `json:"next,omitempty"`
+	blamed
+}
+
+// blamed is the part of a document that says what went wrong.
+type blamed struct {
+	Error string       `json:"error,omitempty"`
+	Code  catalog.Code `json:"code,omitempty"`
+	Next  string       `json:"next,omitempty"`
 }
 
 type dumpDoc struct {
@@ -66,9 +74,8 @@ type copyDoc struct {
 // report puts together what became of every claim. extra are errors that
 // belong to no single claim or copy, or are told by an outcome already.
 func (s *session) report(result snapshot.Result, outcomes []offsite.Outcome, extra error) report {
-	r := report{APIVersion: apiVersion, Kind: "SnapshotRun", Run: result.Run, took: s.env.Now().Sub(s.started)}
+	r := report{APIVersion: apiVersion, Kind: "SnapshotRun", Run: result.Run, Items: []itemDoc{}, took: s.env.Now().Sub(s.started)}
 	usable := false
-	said := map[error]bool{}
 	for _, item := range result.Items {
 		doc := itemDocument(item)
 		for _, o := range outcomes {
@@ -78,30 +85,25 @@ func (s *session) report(result snapshot.Result, outcomes []offsite.Outcome, ext
 		}
 		r.Items = append(r.Items, doc)
 		usable = usable || item.Outcome == snapshot.Protected
-		r.fail(said, item.Err)
+		r.fail(item.Err)
 	}
 	for _, o := range outcomes {
-		r.fail(said, o.Err)
+		r.fail(o.Err)
 	}
-	r.fail(said, extra)
+	r.fail(extra)
 	r.ExitCode = exitOf(usable, r.failures)
 	r.Result = resultName(r.ExitCode, usable)
 	return r
 }
 
-// fail notes each error once, however many claims it struck.
-func (r *report) fail(said map[error]bool, err error) {
-	if err == nil || said[err] {
-		return
-	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range joined.Unwrap() {
-			r.fail(said, e)
+// fail notes each error that was joined into err once, however many claims it
+// struck.
+func (r *report) fail(err error) {
+	for _, e := range split(err) {
+		if !slices.Contains(r.failures, e) {
+			r.failures = append(r.failures, e)
 		}
-		return
 	}
-	said[err] = true
-	r.failures = append(r.failures, err)
 }
 
 func resultName(code int, usable bool) string {
@@ -131,14 +133,14 @@ func itemDocument(item snapshot.Item) itemDoc {
 }
 
 // blame puts err into the document with its code and next step.
-func (d *itemDoc) blame(err error) {
+func (b *blamed) blame(err error) {
 	if err == nil {
 		return
 	}
-	d.Error, d.Code = err.Error(), catalog.CodeOf(err)
+	b.Error, b.Code = err.Error(), catalog.CodeOf(err)
 	var f *catalog.Failure
 	if errors.As(err, &f) {
-		d.Next = f.Next
+		b.Next = f.Next
 	}
 }
 
@@ -161,42 +163,57 @@ func copyDocument(o offsite.Outcome) copyDoc {
 	return doc
 }
 
-// dryReport is the plan as a report.
+// dryReport is the plan as a report. What is known to fail counts as failed.
 func (s *session) dryReport() report {
-	r := report{APIVersion: apiVersion, Kind: "SnapshotRun", Run: s.request.Run, Result: "DryRun"}
-	said := map[error]bool{}
+	r := report{APIVersion: apiVersion, Kind: "SnapshotRun", Run: s.request.Run, Result: "DryRun", Items: []itemDoc{}}
+	usable := false
 	for _, app := range s.cuts.Apps {
 		for _, v := range app.Volumes {
-			doc := itemDoc{Namespace: app.Namespace, App: app.Name, Claim: v.Claim.Name, State: "Planned", Snapshot: v.Name, Class: v.Class, Reason: app.Reason,
-				DeleteAfter: v.Retain.DeleteAfter(s.started.In(s.request.Zone))}
-			if app.Hook != nil {
-				doc.Plugin = app.Hook.Plugin.Name
-				for _, c := range app.Hook.Candidates {
-					doc.Pods = append(doc.Pods, c.Pod)
-				}
-			}
-			for _, c := range s.copies.Copies {
-				if c.Snapshot.Namespace == app.Namespace && c.Snapshot.Claim == v.Claim.Name {
-					doc.Copies = append(doc.Copies, copyDoc{Repository: c.Repository.Name, State: "Planned"})
-				}
-			}
-			doc.blame(app.Err)
-			r.Items = append(r.Items, doc)
+			r.Items = append(r.Items, s.plannedItem(app, v))
 		}
-		r.fail(said, app.Err)
+		usable = usable || app.Err == nil
+		r.fail(app.Err)
 	}
 	for _, skip := range s.cuts.Skips {
-		r.Items = append(r.Items, itemDoc{Namespace: skip.Claim.Namespace, Claim: skip.Claim.Name, State: string(snapshot.Skipped),
-			Reason: skip.Reason, Code: skip.Code, Next: skip.Next})
+		doc := itemDoc{Namespace: skip.Claim.Namespace, Claim: skip.Claim.Name, State: string(snapshot.Skipped), Reason: skip.Reason}
+		doc.blame(skip.Err())
+		r.Items = append(r.Items, doc)
+		r.fail(skip.Err())
 	}
-	r.ExitCode = exitOf(s.cuts.Volumes() > 0, r.failures)
+	r.fail(s.uncopied)
+	r.ExitCode = exitOf(usable, r.failures)
 	return r
 }
+
+// plannedItem is one volume of the plan.
+func (s *session) plannedItem(app snapshot.App, v snapshot.Volume) itemDoc {
+	doc := itemDoc{Namespace: app.Namespace, App: app.Name, Claim: v.Claim.Name, State: statePlanned, Snapshot: v.Name, Class: v.Class, Reason: app.Reason,
+		DeleteAfter: v.Retain.DeleteAfter(s.started.In(s.request.Zone))}
+	if app.Hook != nil {
+		doc.Plugin = app.Hook.Plugin.Name
+		for _, c := range app.Hook.Candidates {
+			doc.Pods = append(doc.Pods, c.Pod)
+		}
+	}
+	for _, c := range s.copies.Copies {
+		if c.Snapshot.Namespace == app.Namespace && c.Snapshot.Claim == v.Claim.Name {
+			doc.Copies = append(doc.Copies, copyDoc{Repository: c.Repository.Name, State: statePlanned})
+		}
+	}
+	if app.Err != nil {
+		doc.State = string(snapshot.Failed)
+		doc.blame(app.Err)
+	}
+	return doc
+}
+
+// statePlanned is the state of what a dry run would make.
+const statePlanned = "Planned"
 
 // printNames writes what was made, as kubectl takes it.
 func (r report) printNames(w io.Writer) error {
 	for _, item := range r.Items {
-		if item.State == string(snapshot.Protected) || item.State == "Planned" {
+		if item.State == string(snapshot.Protected) || item.State == statePlanned {
 			if _, err := fmt.Fprintf(w, "%s/%s\n", snapshotResource, item.Snapshot); err != nil {
 				return err
 			}
@@ -230,24 +247,40 @@ var consistencyWords = map[catalog.Consistency]string{
 	catalog.Fuzzy:       "fuzzy",
 }
 
-// summary is the whole run in one line.
-func (r report) summary() string {
-	protected, wanted := 0, 0
-	var added int64
+// sums are a report in numbers.
+type sums struct {
+	protected, failed, skipped int
+	excluded                   int // of skipped, those that somebody asked for
+	added                      int64
+}
+
+func (r report) sums() sums {
+	var n sums
 	for _, item := range r.Items {
-		if item.State != string(snapshot.Skipped) || item.Code != "" {
-			wanted++
-		}
-		if item.State == string(snapshot.Protected) {
-			protected++
+		switch item.State {
+		case string(snapshot.Protected):
+			n.protected++
+		case string(snapshot.Failed):
+			n.failed++
+		case string(snapshot.Skipped):
+			n.skipped++
+			if item.Code == "" {
+				n.excluded++
+			}
 		}
 		for _, c := range item.Copies {
-			added += c.Added
+			n.added += c.Added
 		}
 	}
-	text := fmt.Sprintf("%d of %d volumes protected in %s", protected, wanted, span(r.took))
-	if added > 0 {
-		text += fmt.Sprintf(", %s new data stored", size(added))
+	return n
+}
+
+// summary is the whole run in one line.
+func (r report) summary() string {
+	n := r.sums()
+	text := fmt.Sprintf("%d of %d volumes protected in %s", n.protected, n.protected+n.failed+n.skipped-n.excluded, span(r.took))
+	if n.added > 0 {
+		text += fmt.Sprintf(", %s new data stored", size(n.added))
 	}
 	return text
 }

@@ -92,6 +92,14 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 	return &catalog.Failure{Code: catalog.CodeUsage, Message: fmt.Sprintf("unknown command %q", args[0]), State: "nothing changed", Next: next}
 }
 
+// noArguments refuses arguments where there are none.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError(cmd, fmt.Errorf("unknown argument %q", args[0]))
+	}
+	return nil
+}
+
 // usageError is a wrong command line.
 func usageError(cmd *cobra.Command, err error) error {
 	return &catalog.Failure{Code: catalog.CodeUsage, Message: err.Error(), State: "nothing changed", Next: cmd.CommandPath() + " --help"}

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -30,25 +32,26 @@ func addBackupNamespace(cmd *cobra.Command, namespace *string) {
 	cmd.Flags().StringVar(namespace, "backup-namespace", offsite.DefaultBackupNamespace, "Namespace of the repositories' Secrets, in which the movers run")
 }
 
-// scope is what the flags and the kubeconfig's namespace cover.
-func (f *scopeFlags) scope(config *genericclioptions.ConfigFlags, targets []snapshot.Target) (catalog.Scope, error) {
+// targets reads the arguments of a command; scope is what they and the flags
+// cover. namespace is the one that the kubeconfig or -n names.
+func (f *scopeFlags) targets(args []string, namespace string) ([]snapshot.Target, catalog.Scope, error) {
 	scope := catalog.Scope{All: f.all, BackupNamespace: f.backupNamespace}
-	if f.all {
-		return scope, nil
+	if f.all && len(args) > 0 {
+		return nil, scope, errors.New("--all-namespaces together with targets: want one or the other")
 	}
-	seen := map[string]bool{}
-	for _, t := range targets {
-		if namespace := t.Namespace; !seen[namespace] {
-			seen[namespace] = true
-			scope.Namespaces = append(scope.Namespaces, namespace)
-		}
+	found, err := readTargets(args, namespace)
+	if err != nil || f.all {
+		return found, scope, err
 	}
-	if len(targets) > 0 {
-		return scope, nil
+	for _, t := range found {
+		scope.Namespaces = append(scope.Namespaces, t.Namespace)
 	}
-	namespace, err := currentNamespace(config)
-	scope.Namespaces = []string{namespace}
-	return scope, err
+	if len(found) == 0 {
+		scope.Namespaces = []string{namespace}
+	}
+	slices.Sort(scope.Namespaces)
+	scope.Namespaces = slices.Compact(scope.Namespaces)
+	return found, scope, nil
 }
 
 func currentNamespace(config *genericclioptions.ConfigFlags) (string, error) {
@@ -81,8 +84,8 @@ var kinds = map[string]string{
 	"namespace": "namespace", "namespaces": "namespace", "ns": "namespace",
 }
 
-// targets reads TYPE/NAME and CLAIM arguments; a bare name is a claim.
-func targets(args []string, namespace string) ([]snapshot.Target, error) {
+// readTargets reads TYPE/NAME and CLAIM arguments; a bare name is a claim.
+func readTargets(args []string, namespace string) ([]snapshot.Target, error) {
 	var found []snapshot.Target
 	for _, arg := range args {
 		kind, name, typed := strings.Cut(arg, "/")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,11 +35,47 @@ type session struct {
 	inventory catalog.Inventory
 	cuts      snapshot.Plan
 	copies    offsite.Plan
+	uncopied  error // why the plan has no copies that were asked for
 	started   time.Time
 }
 
-// plan looks at the cluster once and decides; it shows the plan where a
-// person is to see it.
+// do plans, and unless that is all that was asked for, runs. An error says
+// that nothing was done, or that all has been said.
+func (s *session) do(ctx context.Context) (err error) {
+	if s.cluster, err = s.env.Connect(s.config); err != nil {
+		return err
+	}
+	if err := s.plan(ctx); err != nil {
+		return err
+	}
+	if s.options.dryRun == "client" {
+		return s.printDryRun()
+	}
+	if s.progress.text() {
+		s.printPlan(s.env.Err)
+	}
+	if err := s.checkRights(ctx); err != nil {
+		return err
+	}
+	report, err := s.run(ctx)
+	if err != nil {
+		return err
+	}
+	return s.print(report)
+}
+
+// fail writes err as the result too, where the result is for a script.
+func (s *session) fail(err error) error {
+	var said *finished
+	if s.printer == nil || errors.As(err, &said) {
+		return err
+	}
+	r := report{APIVersion: apiVersion, Kind: "SnapshotRun", Run: s.request.Run, Result: "Failed", ExitCode: exitCode(err), Items: []itemDoc{}}
+	r.blame(err)
+	return errors.Join(err, printDocument(s.env.Out, s.printer, r))
+}
+
+// plan looks at the cluster once and decides.
 func (s *session) plan(ctx context.Context) (err error) {
 	s.started = s.env.Now()
 	if s.inventory, err = s.cluster.Inventory(ctx, s.scope); err != nil {
@@ -47,21 +84,13 @@ func (s *session) plan(ctx context.Context) (err error) {
 	if s.cuts, err = snapshot.MakePlan(s.request, s.inventory); err != nil {
 		return err
 	}
-	s.copies, err = s.planCopies(s.planned())
-	if catalog.Has(err, catalog.CodeNoSecret) || catalog.Has(err, catalog.CodeUsage) {
-		return err // a repository that was named is not there; what else is wrong with a copy is no reason not to cut
+	for _, name := range s.repositories {
+		if _, err := offsite.Find(s.inventory.Repositories, name); err != nil {
+			return err // what else is wrong with a copy is no reason not to cut
+		}
 	}
-	if s.showsText() {
-		s.printPlan(s.env.Err)
-	}
+	s.copies, s.uncopied = s.planCopies(s.planned())
 	return nil
-}
-
-// showsText reports whether sentences go to standard error beside the result.
-func (s *session) showsText() bool {
-	_, isJSON := s.progress.(*ndjson)
-	_, isSilent := s.progress.(silent)
-	return !isJSON && !isSilent && s.options.dryRun == "none"
 }
 
 // planned are the snapshots that the plan will make, as far as they are known.
@@ -77,38 +106,50 @@ func (s *session) planned() []catalog.Snapshot {
 	return planned
 }
 
+// planCopies plans the copies of snapshots. The error joins why some are not
+// in the plan.
 func (s *session) planCopies(snapshots []catalog.Snapshot) (offsite.Plan, error) {
-	choice, err := s.choice()
-	if err != nil {
-		return offsite.Plan{}, err
-	}
-	return offsite.New(offsite.Request{
+	choice, err := s.choice(snapshots)
+	plan, planErr := offsite.New(offsite.Request{
 		Run: s.request.Run, BackupNamespace: s.options.backupNamespace, Repositories: s.repositories, Choice: choice,
 		Image: s.options.image, Parallel: offsite.DefaultParallel, Deadline: offsite.DefaultDeadline,
 	}, s.inventory.Repositories, snapshots)
+	return plan, errors.Join(err, planErr)
 }
 
-// choice is what the annotations of claims and namespaces say about repositories.
-func (s *session) choice() (map[string][]string, error) {
+// choice is what annotations say about repositories, by namespace/claim. One
+// that cannot be read chooses none and is an error.
+func (s *session) choice(snapshots []catalog.Snapshot) (map[string][]string, error) {
 	choice := map[string][]string{}
-	for _, c := range s.inventory.Claims {
-		text, ok := c.Annotations[catalog.AnnotationRepository]
-		if !ok {
-			text, ok = s.inventory.Namespaces[c.Namespace][catalog.AnnotationRepository]
-		}
+	var errs []error
+	for _, shot := range snapshots {
+		text, ok := s.repositoryNote(shot)
 		if !ok {
 			continue
 		}
 		names, err := offsite.ParseRepositories(text)
 		if err != nil {
-			return nil, &catalog.Failure{
-				Code: catalog.CodeUsage, Message: fmt.Sprintf("read annotation %s of %s/%s", catalog.AnnotationRepository, c.Namespace, c.Name),
-				Cause: err, State: "nothing changed", Next: fmt.Sprintf("kubectl describe pvc %s -n %s", c.Name, c.Namespace),
-			}
+			names = []string{}
+			errs = append(errs, &catalog.Failure{
+				Code: catalog.CodeUsage, Message: fmt.Sprintf("%s/%s not copied: annotation %s", shot.Namespace, shot.Claim, catalog.AnnotationRepository),
+				Cause: err, State: "its snapshot is not touched by that", Next: fmt.Sprintf("kubectl describe pvc %s -n %s", shot.Claim, shot.Namespace),
+			})
 		}
-		choice[c.Namespace+"/"+c.Name] = names
+		choice[shot.Namespace+"/"+shot.Claim] = names
 	}
-	return choice, nil
+	return choice, errors.Join(errs...)
+}
+
+// repositoryNote is what the annotation of the claim, else of its namespace, says.
+func (s *session) repositoryNote(shot catalog.Snapshot) (string, bool) {
+	i := slices.IndexFunc(s.inventory.Claims, func(c catalog.Claim) bool { return c.Namespace == shot.Namespace && c.Name == shot.Claim })
+	if i >= 0 {
+		if text, ok := s.inventory.Claims[i].Annotations[catalog.AnnotationRepository]; ok {
+			return text, true
+		}
+	}
+	text, ok := s.inventory.Namespaces[shot.Namespace][catalog.AnnotationRepository]
+	return text, ok
 }
 
 // checkRights asks for all rights before anything is touched.
@@ -138,11 +179,12 @@ func (s *session) checkRights(ctx context.Context) error {
 
 // run does what was planned and says what became of it.
 func (s *session) run(ctx context.Context) (report, error) {
-	if len(s.cuts.Apps) == 0 {
+	namespaces := s.cuts.Namespaces()
+	if len(namespaces) == 0 { // nothing will be written
 		return s.report(snapshot.Run(ctx, s.cluster, s.env.Now, s.cuts, s.progress), nil, nil), nil
 	}
 	held, release, err := s.env.Lock(ctx, s.cluster, Lock{
-		Run: s.request.Run, Namespaces: s.cuts.Namespaces(),
+		Run: s.request.Run, Namespaces: namespaces,
 		Slots: s.options.lockSlots, Dir: s.options.lockDir, Timeout: s.options.lockTimeout,
 	})
 	if err != nil {
@@ -190,10 +232,12 @@ func (s *session) print(r report) error {
 	if err := s.printResult(r); err != nil {
 		return err
 	}
-	s.progress.Event(catalog.Event{
-		Time: s.env.Now(), Run: s.request.Run, Phase: catalog.PhaseResult, State: resultState(r.ExitCode), Message: r.summary(), Took: s.env.Now().Sub(s.started),
-	})
-	s.progress.Close()
+	s.progress.Result(s.env.Now(), r)
+	return s.end(r)
+}
+
+// end says what failed and turns the run into its exit code.
+func (s *session) end(r report) error {
 	for _, err := range r.failures {
 		printError(s.env.Err, err)
 	}
@@ -201,13 +245,6 @@ func (s *session) print(r report) error {
 		return &finished{code: r.ExitCode}
 	}
 	return nil
-}
-
-func resultState(code int) catalog.State {
-	if code == exitOK {
-		return catalog.OK
-	}
-	return catalog.Failed
 }
 
 func (s *session) printResult(r report) error {
@@ -230,13 +267,7 @@ func (s *session) printDryRun() error {
 	} else {
 		s.printPlan(s.env.Out)
 	}
-	for _, err := range r.failures {
-		printError(s.env.Err, err)
-	}
-	if r.ExitCode != exitOK {
-		return &finished{code: r.ExitCode}
-	}
-	return nil
+	return s.end(r)
 }
 
 // printPlan writes the plan for a person.
@@ -248,17 +279,27 @@ func (s *session) printPlan(w io.Writer) {
 	for _, skip := range s.cuts.Skips {
 		fmt.Fprintf(w, "  skipped  %s/%s: %s\n", skip.Claim.Namespace, skip.Claim.Name, skip.Reason)
 	}
-	for _, r := range s.copies.Repositories() {
-		fmt.Fprintf(w, "  off-site  %s  %s\n", r.Name, r.Address)
+	if len(s.cuts.Apps)+len(s.cuts.Skips) == 0 {
+		fmt.Fprintln(w, "  no PersistentVolumeClaim is selected")
 	}
-	if len(s.copies.Copies) == 0 && s.repositories == nil {
-		fmt.Fprintf(w, "  off-site  none: no repository is configured in namespace %s; see kubectl backsnap repo --help\n", s.options.backupNamespace)
-	}
+	s.printOffsite(w)
 	fmt.Fprintf(w, "  keep      %s\n", s.keeping())
 	if s.note != "" {
 		fmt.Fprintf(w, "  note      %s\n", s.note)
 	}
 	fmt.Fprintln(w)
+}
+
+func (s *session) printOffsite(w io.Writer) {
+	for _, r := range s.copies.Repositories() {
+		fmt.Fprintf(w, "  off-site  %s  %s\n", r.Name, r.Address)
+	}
+	for _, err := range split(s.uncopied) {
+		fmt.Fprintf(w, "  off-site  %s\n", printable(err.Error()))
+	}
+	if len(s.inventory.Repositories) == 0 && s.repositories == nil {
+		fmt.Fprintf(w, "  off-site  none: no repository in namespace %s, or you may not read its Secrets; see kubectl backsnap repo --help\n", s.options.backupNamespace)
+	}
 }
 
 func (s *session) keeping() string {
@@ -277,14 +318,14 @@ func printApp(w io.Writer, app snapshot.App) {
 	for _, v := range app.Volumes {
 		fmt.Fprintf(w, "    %-24s %8s  %s  class %s\n", v.Claim.Name, size(v.Claim.Capacity), v.Claim.Driver, v.Class)
 	}
-	if app.Err != nil {
-		fmt.Fprintf(w, "    not taken: %v\n", app.Err)
-	}
 }
 
 // hookText says what runs in which pod, and why.
 func hookText(app snapshot.App) string {
-	if app.Hook == nil {
+	switch {
+	case app.Err != nil:
+		return printable(app.Err.Error())
+	case app.Hook == nil:
 		return "no exec: " + app.Reason
 	}
 	first := app.Hook.Candidates[0]

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"fmt"
 	"time"
 
@@ -94,7 +93,7 @@ func (o *snapshotOptions) request(env *Env, run catalog.Run) (r snapshot.Request
 	if r.Retain, err = catalog.ParseRetain(o.retain); err != nil {
 		return r, "", err
 	}
-	if r.Zone, note, err = zone(o.timezone, env.Getenv); err != nil {
+	if r.Zone, note, err = zone(o.timezone, env.Getenv, localtime); err != nil {
 		return r, "", err
 	}
 	if r.Selects, err = o.selects(); err != nil {
@@ -119,61 +118,39 @@ func (o *snapshotOptions) check() error {
 }
 
 func runSnapshot(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags, o *snapshotOptions, args []string) error {
-	s, err := prepareSnapshot(cmd.Context(), env, config, o, args)
-	if err != nil {
-		if catalog.CodeOf(err) == "" {
-			return usageError(cmd, err)
-		}
-		return err
-	}
-	if err := s.plan(cmd.Context()); err != nil {
-		return err
-	}
-	if o.dryRun == "client" {
-		return s.printDryRun()
-	}
-	if err := s.checkRights(cmd.Context()); err != nil {
-		return err
-	}
-	report, err := s.run(cmd.Context())
-	if err != nil {
-		return err
-	}
-	return s.print(report)
-}
-
-// prepareSnapshot reads the command line; nothing is asked of the cluster.
-func prepareSnapshot(ctx context.Context, env *Env, config *genericclioptions.ConfigFlags, o *snapshotOptions, args []string) (*session, error) {
 	run, err := catalog.NewRun(env.Now(), env.Random)
 	if err != nil {
-		return nil, err
-	}
-	s := &session{env: env, config: config, options: o}
-	if s.request, s.note, err = o.request(env, run); err != nil {
-		return nil, err
-	}
-	if s.printer, err = o.output.printer(); err != nil {
-		return nil, err
-	}
-	if s.progress, err = o.progressFlags.show(env); err != nil {
-		return nil, err
-	}
-	if s.repositories, err = offsite.ParseRepositories(o.repository); err != nil {
-		return nil, err
+		return err
 	}
 	namespace, err := currentNamespace(config)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if o.all && len(args) > 0 {
-		return nil, fmt.Errorf("--all-namespaces together with targets: want one or the other")
+	s := &session{env: env, config: config, options: o}
+	if err := s.read(run, namespace, args); err != nil {
+		return usageError(cmd, err)
 	}
-	if s.request.Targets, err = targets(args, namespace); err != nil {
-		return nil, err
+	if err := s.do(cmd.Context()); err != nil {
+		return s.fail(err)
 	}
-	if s.scope, err = o.scopeFlags.scope(config, s.request.Targets); err != nil {
-		return nil, err
+	return nil
+}
+
+// read reads the command line; nothing is asked of the cluster.
+func (s *session) read(run catalog.Run, namespace string, args []string) (err error) {
+	o := s.options
+	if s.request, s.note, err = o.request(s.env, run); err != nil {
+		return err
 	}
-	s.cluster, err = env.Connect(config)
-	return s, err
+	if s.printer, err = o.output.printer(); err != nil {
+		return err
+	}
+	if s.progress, err = o.progressFlags.show(s.env); err != nil {
+		return err
+	}
+	if s.repositories, err = offsite.ParseRepositories(o.repository); err != nil {
+		return err
+	}
+	s.request.Targets, s.scope, err = o.targets(args, namespace)
+	return err
 }

@@ -5,6 +5,8 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
+	"unicode"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 )
@@ -32,6 +34,11 @@ func (t *terminal) Close() {
 	defer t.mu.Unlock()
 	t.live, t.drawn = nil, 0
 }
+
+func (t *terminal) text() bool { return true }
+
+// Result is the run in one line.
+func (t *terminal) Result(_ time.Time, r report) { fmt.Fprintf(t.w, "%s\n", r.summary()) }
 
 func (t *terminal) Event(e catalog.Event) {
 	t.mu.Lock()
@@ -144,7 +151,7 @@ func bar(e catalog.Event) string {
 	if done < cells {
 		arrow += ">" + strings.Repeat("-", cells-done-1)
 	}
-	text := fmt.Sprintf("[%s] %3d%%  %s/%s", arrow, e.Bytes*100/e.Total, size(e.Bytes), size(e.Total))
+	text := fmt.Sprintf("[%s] %3d%%  %s/%s", arrow, percent(e), size(e.Bytes), size(e.Total))
 	if e.Rate > 0 {
 		text += fmt.Sprintf("  %s/s", size(e.Rate))
 	}
@@ -154,13 +161,13 @@ func bar(e catalog.Event) string {
 	return text
 }
 
-// printable is s without control characters: what a database says is not to
-// steer the terminal.
+// printable is s on one line and without control characters: what a database
+// says is not to steer the terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r
-	}, s)
+	}, strings.ReplaceAll(s, "\n", "; "))
 }

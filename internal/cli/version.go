@@ -24,7 +24,7 @@ func newVersion(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command 
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version of this program",
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runVersion(cmd, env, config, o, server) },
 	}
 	cmd.Flags().BoolVar(&server, "server", false, "Ask the API server for its version too")

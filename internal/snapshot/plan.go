@@ -181,20 +181,13 @@ func checkPlugin(name string) error {
 	return nil
 }
 
-// Volumes is the number of volumes that will be cut.
-func (p Plan) Volumes() int {
-	n := 0
-	for _, a := range p.Apps {
-		n += len(a.Volumes)
-	}
-	return n
-}
-
 // Namespaces are those that Run will write to, sorted.
 func (p Plan) Namespaces() []string {
 	var names []string
 	for _, a := range p.Apps {
-		names = append(names, a.Namespace)
+		if a.Err == nil {
+			names = append(names, a.Namespace)
+		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
@@ -218,5 +211,5 @@ func (p Plan) Rights() []catalog.Right {
 }
 
 func (p Plan) execs(namespace string) bool {
-	return slices.ContainsFunc(p.Apps, func(a App) bool { return a.Namespace == namespace && a.Hook != nil })
+	return slices.ContainsFunc(p.Apps, func(a App) bool { return a.Namespace == namespace && a.Hook != nil && a.Err == nil })
 }

@@ -1,0 +1,381 @@
+package cli_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/restic"
+)
+
+// cluster is a world that lives: a storage that cuts after a second and is
+// ready after five, databases that answer, movers that copy.
+type cluster struct {
+	mu        sync.Mutex
+	w         *world
+	now       func() time.Time
+	interrupt func() // ^C
+	snapshots map[string]catalog.Snapshot
+	changed   chan struct{}
+	storing   sync.WaitGroup
+	jobs      map[string]restic.Job
+	meet      meeting
+}
+
+func newCluster(w *world, now func() time.Time, interrupt func()) *cluster {
+	c := &cluster{w: w, now: now, interrupt: interrupt, snapshots: map[string]catalog.Snapshot{}, changed: make(chan struct{}), jobs: map[string]restic.Job{}}
+	for _, s := range w.Snapshots {
+		c.snapshots[s.Name] = s.snapshot(w)
+	}
+	return c
+}
+
+// settle waits until nothing moves any more, and writes the snapshots back.
+func (c *cluster) settle() {
+	c.storing.Wait()
+	c.w.Snapshots = nil
+	for _, s := range c.snapshots {
+		c.w.Snapshots = append(c.w.Snapshots, worldSnapshotOf(s))
+	}
+}
+
+// change does something to the world and wakes those who watch.
+func (c *cluster) change(do func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	do()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *cluster) did(format string, args ...any) { c.change(func() { c.w.did(format, args...) }) }
+
+func (c *cluster) broken() error {
+	if c.w.Broken != "" {
+		return errors.New(c.w.Broken)
+	}
+	return nil
+}
+
+func (c *cluster) Inventory(_ context.Context, scope catalog.Scope) (catalog.Inventory, error) {
+	if c.w.NoAPI {
+		return catalog.Inventory{}, &catalog.Failure{Code: catalog.CodeNoAPI, Message: "the server has no VolumeSnapshot API", State: "nothing changed", Next: "install it"}
+	}
+	v := catalog.Inventory{Namespaces: c.w.Namespaces}
+	for _, claim := range c.w.Claims {
+		if in(scope, claim.Name) {
+			v.Claims = append(v.Claims, claim.claim())
+		}
+	}
+	for _, pod := range c.w.Pods {
+		if in(scope, pod.Name) {
+			v.Pods = append(v.Pods, pod.pod())
+		}
+	}
+	for _, class := range c.w.Classes {
+		v.Classes = append(v.Classes, catalog.SnapshotClass{Name: class.Name, Driver: class.Driver, Default: class.Default})
+	}
+	v.Repositories = c.repositories(scope.BackupNamespace)
+	v.Sort()
+	return v, c.broken()
+}
+
+func in(scope catalog.Scope, name string) bool {
+	namespace, _ := split(name)
+	return scope.All || slices.Contains(scope.Namespaces, namespace)
+}
+
+func (c *cluster) repositories(namespace string) []catalog.Repository {
+	var found []catalog.Repository
+	for _, r := range c.w.Repositories {
+		if namespace == "backsnap" {
+			found = append(found, r.repository())
+		}
+	}
+	return found
+}
+
+func (c *cluster) Repositories(_ context.Context, namespace string) ([]catalog.Repository, error) {
+	return c.repositories(namespace), c.broken()
+}
+
+func (c *cluster) Missing(_ context.Context, rights []catalog.Right) ([]catalog.Right, error) {
+	return slices.DeleteFunc(slices.Clone(rights), func(r catalog.Right) bool { return !slices.Contains(c.w.Missing, r.String()) }), nil
+}
+
+func (c *cluster) Snapshots(_ context.Context, scope catalog.Scope) ([]catalog.Snapshot, error) {
+	var found []catalog.Snapshot
+	for _, s := range c.w.Snapshots {
+		if in(scope, s.Name) {
+			found = append(found, s.snapshot(c.w))
+		}
+	}
+	return found, c.broken()
+}
+
+func (c *cluster) Version(context.Context) (string, error) { return "v1.36.3", c.broken() }
+
+func (c *cluster) Exec(ctx context.Context, ref catalog.ContainerRef, _ []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	i := slices.IndexFunc(c.w.Pods, func(p worldPod) bool { return p.Name == ref.Namespace+"/"+ref.Pod && p.Database != nil })
+	if i < 0 {
+		return fmt.Errorf("%s: no such container", ref)
+	}
+	s, err := readScript(stdin, stdout)
+	if err != nil {
+		return err
+	}
+	pod := c.w.Pods[i]
+	mount := "/" + pod.Claims[0]
+	if s.step == "probe" {
+		return pod.Database.probe(s, mount)
+	}
+	c.did("dump by %s in %s, %s seconds, barrier %s", s.plugin, pod.Name, s.values[2], s.values[3])
+	c.reached("dump")
+	if n := pod.Database.Waits; n > 0 {
+		c.meet.wait(n)
+	}
+	return pod.Database.dump(ctx, s, mount, stderr)
+}
+
+// reached is where ^C may come.
+func (c *cluster) reached(where string) {
+	if c.w.Interrupt == where {
+		c.interrupt()
+	}
+}
+
+func (c *cluster) Create(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error) {
+	if err := context.Cause(ctx); err != nil {
+		return s, err
+	}
+	if s.Claim == c.w.Storage.FailCreate {
+		return catalog.Snapshot{}, errors.New("admission webhook denied the request")
+	}
+	s.UID, s.Created = "uid-"+s.Name, c.now()
+	c.change(func() { c.snapshots[s.Namespace+"/"+s.Name] = s })
+	c.storing.Go(func() { c.store(s) })
+	c.reached("create")
+	return s, nil
+}
+
+// store is what the storage does with a snapshot.
+func (c *cluster) store(s catalog.Snapshot) {
+	key := s.Namespace + "/" + s.Name
+	update := func(do func(*catalog.Snapshot)) {
+		c.change(func() {
+			if now, ok := c.snapshots[key]; ok {
+				do(&now)
+				c.snapshots[key] = now
+			}
+		})
+	}
+	time.Sleep(time.Second)
+	cut := c.now()
+	update(func(s *catalog.Snapshot) { s.Cut = cut })
+	time.Sleep(4 * time.Second)
+	if s.Claim == c.w.Storage.Never {
+		update(func(s *catalog.Snapshot) { s.Err = c.w.Storage.Says })
+		return
+	}
+	update(func(s *catalog.Snapshot) { s.Ready, s.Content = true, "content-"+s.Name })
+}
+
+func (c *cluster) Await(ctx context.Context, namespace string, done func([]catalog.Snapshot) (bool, error)) error {
+	for {
+		c.mu.Lock()
+		changed, all := c.changed, []catalog.Snapshot(nil)
+		for _, s := range c.snapshots {
+			if s.Namespace == namespace {
+				all = append(all, s)
+			}
+		}
+		c.mu.Unlock()
+		if err := context.Cause(ctx); err != nil {
+			return err
+		}
+		if ok, err := done(all); ok || err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (c *cluster) Complete(_ context.Context, s catalog.Snapshot) (catalog.Snapshot, error) {
+	s.Driver, s.Handle, s.RestoreSize = "csi.example.com", "handle-"+s.Name, 10<<30
+	return s, nil
+}
+
+func (c *cluster) Label(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error) {
+	if err := context.Cause(ctx); err != nil {
+		return s, err
+	}
+	c.change(func() { c.snapshots[s.Namespace+"/"+s.Name] = s })
+	return s, nil
+}
+
+func (c *cluster) Delete(_ context.Context, s catalog.Snapshot) error {
+	c.did("delete snapshot %s/%s", s.Namespace, s.Name)
+	c.change(func() { delete(c.snapshots, s.Namespace+"/"+s.Name) })
+	return nil
+}
+
+func (c *cluster) StorageClass(_ context.Context, name string) (catalog.StorageClass, error) {
+	return catalog.StorageClass{Name: name}, nil
+}
+
+// mover is the one of that name, made if need be.
+func (c *cluster) mover(name string) *worldMover {
+	i := slices.IndexFunc(c.w.Movers, func(m worldMover) bool { return m.Name == name })
+	if i < 0 {
+		i = len(c.w.Movers)
+		c.w.Movers = append(c.w.Movers, worldMover{Name: name})
+	}
+	return &c.w.Movers[i]
+}
+
+func (c *cluster) Expose(ctx context.Context, s, static catalog.Snapshot) error {
+	c.change(func() {
+		m := c.mover(static.Name)
+		m.Parts, m.Run = append(m.Parts, "static"), string(s.Run)
+		m.Snapshot, m.Claim = s.Namespace+"/"+s.Name, s.Namespace+"/"+s.Claim
+	})
+	return context.Cause(ctx)
+}
+
+func (c *cluster) CreateClone(ctx context.Context, clone catalog.Claim, _ string) error {
+	c.change(func() { m := c.mover(clone.Name); m.Parts = append(m.Parts, "clone") })
+	return context.Cause(ctx)
+}
+
+func (c *cluster) StartMover(ctx context.Context, job restic.Job) error {
+	c.did("job in %s, image %s, secret %s, deadline %s", job.Namespace, job.Image, job.Secret, job.Deadline)
+	c.change(func() {
+		m := c.mover(job.Name)
+		m.Parts, m.Repository = append(m.Parts, "job"), job.Secret
+		c.jobs[job.Name] = job
+		for _, r := range c.w.Repositories {
+			if r.Name == job.Secret {
+				m.Restic = r.Restic
+			}
+		}
+	})
+	return context.Cause(ctx)
+}
+
+func (c *cluster) FollowMover(ctx context.Context, _, name, _ string, seen func(restic.Sight)) (restic.End, error) {
+	c.mu.Lock()
+	m := *c.mover(name)
+	c.mu.Unlock()
+	pod := name + "-abcde"
+	if m.Restic.Stuck != "" {
+		reason, message, _ := strings.Cut(m.Restic.Stuck, ": ")
+		seen(restic.Sight{Pod: pod, Trouble: &restic.Trouble{Reason: reason, Message: message}})
+		<-ctx.Done()
+		return restic.End{}, context.Cause(ctx)
+	}
+	seen(restic.Sight{Pod: pod, Running: true})
+	c.reached("copy")
+	select {
+	case <-time.After(span(m.Restic.Takes)):
+	case <-ctx.Done():
+		return restic.End{}, context.Cause(ctx)
+	}
+	end := restic.End{Pod: pod, Exit: m.Restic.Exit, Text: c.report(m), Finished: c.now()}
+	if end.Exit != 0 {
+		end.Reason = "BackoffLimitExceeded"
+	}
+	return end, nil
+}
+
+// report is the termination message of a mover.
+func (c *cluster) report(m worldMover) string {
+	step := "backup"
+	if m.Snapshot == "" {
+		if step = "init"; m.Restic.Exists || m.Restic.Exit == 12 || m.Restic.Exit == 11 {
+			step = "check"
+		}
+	}
+	text := fmt.Sprintf("backsnap step=%s exit=%d\n", step, m.Restic.Exit)
+	if m.Restic.Says != "" {
+		text += m.Restic.Says + "\n"
+	}
+	if step == "backup" && (m.Restic.Exit == 0 || m.Restic.Exit == 3) {
+		sum := sha256.Sum256([]byte(m.Snapshot + m.Repository))
+		text += fmt.Sprintf(`{"message_type":"summary","snapshot_id":"%s","total_bytes_processed":12562776064,"data_added_packed":432013312,"total_files_processed":3,"total_duration":1.5}`, hex.EncodeToString(sum[:])) + "\n"
+	}
+	return text
+}
+
+func (c *cluster) MoverLog(context.Context, string, string) (io.ReadCloser, error) {
+	return io.NopCloser(strings.NewReader(`{"message_type":"status","seconds_elapsed":60,"seconds_remaining":72,"percent_done":0.46,"total_files":3,"total_bytes":12562776064,"bytes_done":5797000000}` + "\n")), nil
+}
+
+func (c *cluster) Movers(context.Context, string) ([]restic.Mover, error) {
+	var found []restic.Mover
+	for _, m := range c.w.Movers {
+		namespace, name := split(m.Snapshot)
+		_, claim := split(m.Claim)
+		found = append(found, restic.Mover{
+			Namespace: "backsnap", Name: m.Name, Run: catalog.Run(m.Run), Finished: m.Finished,
+			Source: catalog.Source{Namespace: namespace, Claim: claim, Snapshot: name, UID: "uid-" + name, Repository: m.Repository},
+		})
+	}
+	return found, nil
+}
+
+func (c *cluster) AddCopy(_ context.Context, s catalog.Snapshot, copy catalog.Copy) error {
+	err := catalog.ErrGone
+	c.change(func() {
+		if now, ok := c.snapshots[s.Namespace+"/"+s.Name]; ok {
+			now.Copies = append(now.Copies, copy)
+			c.snapshots[s.Namespace+"/"+s.Name] = now
+			err = nil
+		}
+	})
+	return err
+}
+
+// remove takes a part off a mover, and the mover with the last one.
+func (c *cluster) remove(name, part string) error {
+	c.change(func() {
+		m := c.mover(name)
+		if m.Parts = slices.DeleteFunc(m.Parts, func(p string) bool { return p == part }); len(m.Parts) == 0 {
+			c.w.Movers = slices.DeleteFunc(c.w.Movers, func(m worldMover) bool { return m.Name == name })
+		}
+	})
+	return nil
+}
+
+func (c *cluster) RemoveMover(_ context.Context, _, name string) error { return c.remove(name, "job") }
+
+func (c *cluster) RemoveClone(_ context.Context, _, name string, _ bool) error {
+	return c.remove(name, "clone")
+}
+
+func (c *cluster) RemoveStatic(_ context.Context, _, name string) error {
+	return c.remove(name, "static")
+}
+
+func (c *cluster) ClusterUID(context.Context) (string, error) { return "0e1b7a44-9c1d-4a52", nil }
+
+func (c *cluster) NameCluster(_ context.Context, r catalog.Repository, name string) (string, error) {
+	c.change(func() {
+		for i := range c.w.Repositories {
+			if c.w.Repositories[i].Name == r.Name {
+				c.w.Repositories[i].Cluster = name
+			}
+		}
+	})
+	return name, nil
+}

@@ -1,0 +1,184 @@
+package cli_test
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/plugins"
+)
+
+// database is one in a pod: it answers as the plugins' scripts print.
+type database struct {
+	Role       string `json:"role,omitempty"`       // primary
+	ProbeFails string `json:"probeFails,omitempty"` // `starting the server is starting up`
+	DumpFails  string `json:"dumpFails,omitempty"`
+	Stderr     string `json:"stderr,omitempty"`
+	Takes      string `json:"takes,omitempty"` // 41s
+	Cut        bool   `json:"cut,omitempty"`   // its stream ends in its middle
+	Waits      int    `json:"waits,omitempty"` // until so many dump at once, a minute at most
+}
+
+// script is one run of a plugin's script: what it was given, and its answer.
+type script struct {
+	step, plugin, nonce string
+	values              []string
+	gone                chan struct{} // closed when standard input ends
+	out                 io.Writer
+	lines               int
+}
+
+// readScript takes the script and its values from standard input.
+func readScript(stdin io.Reader, out io.Writer) (*script, error) {
+	in := bufio.NewReader(stdin)
+	line, err := in.ReadString('\n')
+	if err != nil {
+		return nil, err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		return nil, err
+	}
+	text := make([]byte, n)
+	if _, err := io.ReadFull(in, text); err != nil {
+		return nil, err
+	}
+	s := &script{out: out, gone: make(chan struct{})}
+	known := 0
+	if s.step, s.plugin, known = which(string(text)); known == 0 {
+		return nil, fmt.Errorf("a script of %d bytes that no plugin has", n)
+	}
+	for range known {
+		value, _ := in.ReadString('\n')
+		s.values = append(s.values, strings.TrimSpace(value))
+	}
+	s.nonce = s.values[0]
+	go func() { io.Copy(io.Discard, in); close(s.gone) }()
+	return s, nil
+}
+
+// which names the step and the plugin of a script, and how many values follow it.
+func which(text string) (step, plugin string, values int) {
+	all, err := plugins.All()
+	if err != nil {
+		panic(err)
+	}
+	for _, p := range all {
+		probe, _ := p.Probe("0")
+		dump, _ := p.Dump("0", plugins.DumpRequest{Run: "r", Timeout: time.Second})
+		switch {
+		case strings.Contains(string(probe.Stdin), text):
+			return "probe", p.Name, 1
+		case strings.Contains(string(dump.Stdin), text):
+			return "dump", p.Name, 4
+		}
+	}
+	return "", "", 0
+}
+
+func (s *script) begin() { fmt.Fprintf(s.out, "@bs:%s:BEGIN\n", s.nonce) }
+
+func (s *script) line(text string) {
+	s.lines++
+	fmt.Fprintf(s.out, "@bs:%s:%s\n", s.nonce, text)
+}
+
+func (s *script) end(rc int) { fmt.Fprintf(s.out, "@bs:%s:END rc=%d lines=%d\n", s.nonce, rc, s.lines) }
+
+func (s *script) fail(what string) error {
+	s.line("error=" + what)
+	s.end(1)
+	return &catalog.ExitError{Code: 1}
+}
+
+func (d *database) probe(s *script, mount string) error {
+	s.begin()
+	if d.ProbeFails != "" {
+		return s.fail(d.ProbeFails)
+	}
+	for _, line := range []string{
+		"engine=" + s.plugin, "version=8.4.3", "role=" + cmp.Or(d.Role, "primary"), "datadir=" + mount, "mount=" + mount, "dir=" + mount, "uid=999", "gid=999",
+		"tool=" + s.plugin + "dump", "toolversion=8.4.3", "databases=1", "estimate=1", "size=3", "free=2", "reserve=1", "inodes=-1",
+	} {
+		s.line(line)
+	}
+	s.end(0)
+	return nil
+}
+
+func (d *database) dump(ctx context.Context, s *script, mount string, stderr io.Writer) error {
+	io.WriteString(stderr, d.Stderr)
+	s.begin()
+	select {
+	case <-time.After(span(d.Takes)):
+	case <-s.gone:
+		return s.fail("lost-client nobody waits")
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if d.DumpFails != "" {
+		return s.fail(d.DumpFails)
+	}
+	for _, line := range []string{
+		"engine=" + s.plugin, "version=8.4.3", "tool=" + s.plugin + "dump", "toolversion=8.4.3", "mount=" + mount, "dir=" + mount, "position=binlog.000042:157",
+		"part=.backsnap-1.dump sql.gz 2254857830 " + strings.Repeat("0f", 32) + " 646174616261736573", "barrier=yes", "barrier-how=FLUSH BINARY LOGS", "barrier-position=",
+	} {
+		s.line(line)
+	}
+	if d.Cut {
+		return nil
+	}
+	s.end(0)
+	<-s.gone
+	return nil
+}
+
+func span(text string) time.Duration {
+	if text == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		panic(err)
+	}
+	return d
+}
+
+// meeting lets dumps wait for each other.
+type meeting struct {
+	mu      sync.Mutex
+	here    int
+	changed chan struct{}
+}
+
+// wait returns once n have come, or after a minute.
+func (m *meeting) wait(n int) {
+	m.mu.Lock()
+	m.here++
+	if m.changed != nil {
+		close(m.changed)
+	}
+	m.changed = make(chan struct{})
+	m.mu.Unlock()
+	late := time.After(time.Minute)
+	for {
+		m.mu.Lock()
+		here, changed := m.here, m.changed
+		m.mu.Unlock()
+		if here >= n {
+			return
+		}
+		select {
+		case <-changed:
+		case <-late:
+			return
+		}
+	}
+}

@@ -1,0 +1,237 @@
+package cli_test
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	"sigs.k8s.io/yaml"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+)
+
+// world is a cluster as cluster.yaml has it: short, and written back after
+// each command, so that a script can compare what is left.
+type world struct {
+	Namespaces   map[string]map[string]string `json:"namespaces,omitempty"` // their annotations
+	Classes      []worldClass                 `json:"classes,omitempty"`
+	Claims       []worldClaim                 `json:"claims,omitempty"`
+	Pods         []worldPod                   `json:"pods,omitempty"`
+	Repositories []worldRepository            `json:"repositories,omitempty"`
+	Snapshots    []worldSnapshot              `json:"snapshots,omitempty"`
+	Movers       []worldMover                 `json:"movers,omitempty"` // that stand in the backup namespace
+	Storage      worldStorage                 `json:"storage,omitzero"`
+	Missing      []string                     `json:"missing,omitempty"` // rights
+	Busy         string                       `json:"busy,omitempty"`    // namespace that another run holds
+	Broken       string                       `json:"broken,omitempty"`  // what the server fails with
+	NoAPI        bool                         `json:"noAPI,omitempty"`
+	Interrupt    string                       `json:"interrupt,omitempty"` // when ^C comes: dump, create, copy
+	// History is what was done to it, in order of the alphabet.
+	History []string `json:"history,omitempty"`
+}
+
+type worldClass struct {
+	Name    string `json:"name"`
+	Driver  string `json:"driver"`
+	Default bool   `json:"default,omitempty"`
+}
+
+type worldClaim struct {
+	Name        string            `json:"name"` // namespace/name, as all names here
+	Driver      string            `json:"driver,omitempty"`
+	Size        string            `json:"size,omitempty"`
+	Mode        string            `json:"mode,omitempty"`
+	Phase       string            `json:"phase,omitempty"` // Bound
+	Role        string            `json:"role,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+}
+
+// worldPod mounts each of its claims at /NAME. Where a database runs in it, it
+// has its data in the first.
+type worldPod struct {
+	Name     string    `json:"name"`
+	Owner    string    `json:"owner"`
+	Image    string    `json:"image"`
+	Claims   []string  `json:"claims"`
+	Database *database `json:"database,omitempty"`
+}
+
+type worldRepository struct {
+	Name    string     `json:"name"` // of its Secret in namespace backsnap, too
+	Address string     `json:"address"`
+	Cluster string     `json:"cluster,omitempty"`
+	Restic  worldError `json:"restic,omitzero"` // what it does to movers
+}
+
+// worldError is how restic ends in a mover.
+type worldError struct {
+	Exit  int    `json:"exit,omitempty"`
+	Says  string `json:"says,omitempty"`
+	Takes string `json:"takes,omitempty"` // 10s
+	// Stuck is why the mover's pod never starts: `ImagePullBackOff: no such image`.
+	Stuck string `json:"stuck,omitempty"`
+	// Exists: a repository is there already.
+	Exists bool `json:"exists,omitempty"`
+}
+
+type worldSnapshot struct {
+	Name        string            `json:"name"`
+	Claim       string            `json:"pvc"`
+	App         string            `json:"app,omitempty"` // where it has a record
+	Role        string            `json:"role,omitempty"`
+	Run         string            `json:"run"`
+	Consistency string            `json:"consistency,omitempty"`
+	Reason      string            `json:"reason,omitempty"`
+	Retain      string            `json:"retain,omitempty"`
+	DeleteAfter string            `json:"deleteAfter,omitempty"`
+	Pinned      bool              `json:"pinned,omitempty"`
+	Periods     map[string]string `json:"periods,omitempty"`
+	Cut         time.Time         `json:"cut,omitzero"`
+	Ready       bool              `json:"ready,omitempty"`
+	Error       string            `json:"error,omitempty"`
+	Class       string            `json:"class,omitempty"`
+	Copies      []string          `json:"copies,omitempty"` // repository/restic snapshot
+}
+
+// worldMover is a Job with what it needs, or a part of that which was left.
+type worldMover struct {
+	Name       string     `json:"name"`
+	Parts      []string   `json:"parts"` // static, clone, job
+	Run        string     `json:"run,omitempty"`
+	Snapshot   string     `json:"snapshot,omitempty"` // namespace/name
+	Claim      string     `json:"pvc,omitempty"`
+	Repository string     `json:"repository,omitempty"`
+	Finished   bool       `json:"finished,omitempty"`
+	Restic     worldError `json:"restic,omitzero"`
+}
+
+// worldStorage is how the storage behaves.
+type worldStorage struct {
+	Never      string `json:"never,omitempty"` // claim whose snapshot never gets ready
+	Says       string `json:"says,omitempty"`  // meanwhile
+	FailCreate string `json:"failCreate,omitempty"`
+}
+
+func readWorld(file string) (*world, error) {
+	w := &world{}
+	text, err := os.ReadFile(file)
+	if os.IsNotExist(err) {
+		return w, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return w, yaml.UnmarshalStrict(text, w)
+}
+
+func (w *world) write(file string) error {
+	slices.Sort(w.History)
+	slices.SortFunc(w.Snapshots, func(a, b worldSnapshot) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(w.Movers, func(a, b worldMover) int { return cmp.Compare(a.Name, b.Name) })
+	text, err := yaml.Marshal(w)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(file, text, 0o600)
+}
+
+func split(name string) (namespace, rest string) {
+	namespace, rest, _ = strings.Cut(name, "/")
+	return namespace, rest
+}
+
+func bytesOf(text string) int64 {
+	if text == "" {
+		return 10 << 30
+	}
+	q := resource.MustParse(text)
+	return q.Value()
+}
+
+func (c worldClaim) claim() catalog.Claim {
+	namespace, name := split(c.Name)
+	return catalog.Claim{
+		Namespace: namespace, Name: name, UID: "uid-of-" + name, Labels: c.Labels, Annotations: c.Annotations, Role: catalog.Role(c.Role),
+		Phase: cmp.Or(c.Phase, "Bound"), Volume: "pv-" + name, StorageClass: "fast", Driver: c.Driver, Request: bytesOf(c.Size), Capacity: bytesOf(c.Size),
+		AccessModes: []string{"ReadWriteOnce"}, VolumeMode: cmp.Or(c.Mode, "Filesystem"),
+	}
+}
+
+func (p worldPod) pod() catalog.Pod {
+	namespace, name := split(p.Name)
+	kind, owner := split(p.Owner)
+	c := catalog.Container{Name: "main", Image: p.Image, Ready: true}
+	for _, claim := range p.Claims {
+		c.Mounts = append(c.Mounts, catalog.Mount{Claim: claim, Path: "/" + claim})
+	}
+	return catalog.Pod{
+		Namespace: namespace, Name: name, Owner: catalog.Workload{Kind: kind, Name: owner}, Phase: "Running", Ready: true, Containers: []catalog.Container{c},
+	}
+}
+
+func (r worldRepository) repository() catalog.Repository {
+	return catalog.Repository{
+		Name: r.Name, Namespace: "backsnap", Secret: r.Name, Address: catalog.Redact(r.Address), Cluster: r.Cluster, Keys: []string{"RESTIC_PASSWORD", "RESTIC_REPOSITORY"},
+	}
+}
+
+// snapshot is s with a record made up around what it says.
+func (s worldSnapshot) snapshot(w *world) catalog.Snapshot {
+	namespace, name := split(s.Name)
+	_, claim := split(s.Claim)
+	full := catalog.Snapshot{
+		Namespace: namespace, Name: name, UID: "uid-" + name, Claim: claim, Role: catalog.Role(s.Role), Run: catalog.Run(s.Run), Consistency: catalog.Consistency(s.Consistency),
+		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Pinned: s.Pinned, Created: s.Cut, Cut: s.Cut, Ready: s.Ready, Err: s.Error, Class: s.Class, Content: "content-" + name,
+	}
+	for p, key := range s.Periods {
+		if full.Periods == nil {
+			full.Periods = map[catalog.Period]string{}
+		}
+		full.Periods[catalog.Period(p)] = key
+	}
+	for _, c := range s.Copies {
+		repository, id, _ := strings.Cut(c, "/")
+		full.Copies = append(full.Copies, catalog.Copy{Repository: repository, Snapshot: id, Bytes: 1 << 30, Added: 1 << 20, Finished: s.Cut.Add(time.Minute)})
+	}
+	if s.App != "" {
+		of := catalog.Claim{Name: claim, Driver: "csi.example.com", Capacity: 10 << 30, StorageClass: "fast"}
+		if i := slices.IndexFunc(w.Claims, func(c worldClaim) bool { return c.Name == s.Claim }); i >= 0 {
+			of = w.Claims[i].claim()
+		}
+		full.Record = &catalog.Record{
+			Version: 1, Run: full.Run, App: s.App, Members: []string{claim}, SnapshotClass: s.Class, TimeZone: "UTC", Consistency: full.Consistency, Reason: s.Reason, Cut: s.Cut,
+			Claim: catalog.ClaimRecord{Name: claim, UID: of.UID, Capacity: of.Capacity, StorageClass: of.StorageClass, Driver: of.Driver, VolumeMode: cmp.Or(of.VolumeMode, "Filesystem")},
+		}
+	}
+	return full
+}
+
+// worldSnapshotOf is the opposite of snapshot.
+func worldSnapshotOf(s catalog.Snapshot) worldSnapshot {
+	short := worldSnapshot{
+		Name: s.Namespace + "/" + s.Name, Claim: s.Namespace + "/" + s.Claim, App: s.App(), Role: string(s.Role), Run: string(s.Run), Consistency: string(s.Consistency),
+		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Pinned: s.Pinned, Cut: s.Cut, Ready: s.Ready, Error: s.Err, Class: s.Class,
+	}
+	if s.Record != nil {
+		short.Reason = s.Record.Reason
+	}
+	for p, key := range s.Periods {
+		if short.Periods == nil {
+			short.Periods = map[string]string{}
+		}
+		short.Periods[string(p)] = key
+	}
+	for _, c := range s.Copies {
+		short.Copies = append(short.Copies, c.Repository+"/"+c.Snapshot)
+	}
+	return short
+}
+
+func (w *world) did(format string, args ...any) {
+	w.History = append(w.History, fmt.Sprintf(format, args...))
+}
