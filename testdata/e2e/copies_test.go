@@ -149,7 +149,6 @@ type writer struct {
 	done chan struct{}
 	quit chan struct{}
 	acks chan int
-	last int
 }
 
 func write(t *testing.T, db kit.Database) *writer {
