@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"time"
@@ -56,7 +55,7 @@ func (d *driver) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest)
 	}
 	defer unlock()
 	v, err := d.store.volumes.get(id)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, errAbsent) {
 		v, err = d.makeVolume(id, req)
 	} else if err == nil {
 		err = compatible(v, req)
@@ -159,7 +158,7 @@ func (d *driver) makeVolume(id string, req *csi.CreateVolumeRequest) (volume, er
 	if v.Snapshot != "" {
 		var err error
 		if source, err = d.store.snapshots.get(v.Snapshot); err != nil {
-			return volume{}, fmt.Errorf("clone %s: %w", v.Snapshot, err)
+			return volume{}, err
 		}
 	}
 	if err := d.failProvision(v, source); err != nil {

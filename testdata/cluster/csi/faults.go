@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -226,4 +225,4 @@ func forgetFailedCuts(s *store, id string) error {
 	return nil
 }
 
-func failedCutsFile(s *store, id string) string { return s.path("errors", filepath.Base(id)) }
+func failedCutsFile(s *store, id string) string { return s.path("errors", idOf("errors", id)) }

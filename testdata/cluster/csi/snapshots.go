@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
 	"time"
 
@@ -53,7 +52,7 @@ func (d *driver) makeSnapshot(id string, req *csi.CreateSnapshotRequest) (snapsh
 	if err == nil {
 		return d.repeatSnapshot(s, req)
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	if !errors.Is(err, errAbsent) {
 		return snapshot{}, fault{}, err
 	}
 	v, err := d.store.volumes.get(req.SourceVolumeId)
@@ -166,7 +165,7 @@ func (d *driver) DeleteSnapshot(ctx context.Context, req *csi.DeleteSnapshotRequ
 
 func (d *driver) removeSnapshot(id string) error {
 	s, err := d.store.snapshots.get(id)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, errAbsent) {
 		return err
 	}
 	f, err := d.faultsOf(s.Claim)
@@ -188,7 +187,7 @@ func (d *driver) ListSnapshots(_ context.Context, req *csi.ListSnapshotsRequest)
 	if !d.snapshots {
 		return nil, failf(codes.Unimplemented, "this driver takes no snapshots")
 	}
-	if token := req.StartingToken; token != "" && len(token) != len(idOf("snap", "")) {
+	if token := req.StartingToken; token != "" && !isID(token) {
 		return nil, failf(codes.Aborted, "list snapshots: unknown token %q", token)
 	}
 	all, err := d.wantedSnapshots(req)
@@ -218,7 +217,7 @@ func (d *driver) wantedSnapshots(req *csi.ListSnapshotsRequest) ([]snapshot, err
 	var all []snapshot
 	if req.SnapshotId != "" {
 		s, err := d.store.snapshots.get(req.SnapshotId)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err != nil && !errors.Is(err, errAbsent) {
 			return nil, err
 		}
 		if err == nil {

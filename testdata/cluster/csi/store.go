@@ -85,6 +85,12 @@ func idOf(prefix, name string) string {
 	return fmt.Sprintf("%s-%x", prefix, sha256.Sum256([]byte(name)))[:len(prefix)+33]
 }
 
+// isID reports whether idOf can have made id.
+func isID(id string) bool {
+	prefix, digest, ok := strings.Cut(id, "-")
+	return ok && (prefix == "vol" || prefix == "snap") && len(digest) == 32 && strings.Trim(digest, "0123456789abcdef") == ""
+}
+
 // lock waits until no other call, of any process, works on id. A killed
 // process holds no lock.
 func (s *store) lock(ctx context.Context, id string) (unlock func(), err error) {
@@ -126,16 +132,19 @@ func (s shelf[T]) subvolume(id string) string { return filepath.Join(s.dir, id) 
 func (s shelf[T]) image(id string) string     { return filepath.Join(s.dir, id, "image") }
 func (s shelf[T]) json(id string) string      { return filepath.Join(s.dir, id+".json") }
 
-// get reads what is known of id; the error is fs.ErrNotExist if there is no
-// such thing.
+// errAbsent is the error of a call that names what does not exist.
+var errAbsent = errors.New("there is no such volume or snapshot")
+
+// get reads what is known of id, which comes from outside and may be anything.
+// The error is errAbsent if there is no such thing.
 func (s shelf[T]) get(id string) (T, error) {
 	var value T
-	if id == "" || id != filepath.Base(id) || strings.HasPrefix(id, ".") {
-		return value, fmt.Errorf("read %q: %w", id, fs.ErrNotExist) // ids from outside may be anything
+	if !isID(id) {
+		return value, fmt.Errorf("find %q: %w", id, errAbsent)
 	}
 	text, err := os.ReadFile(s.json(id))
-	if errors.Is(err, unix.ENAMETOOLONG) {
-		return value, fmt.Errorf("read %q: %w", id, fs.ErrNotExist)
+	if errors.Is(err, fs.ErrNotExist) {
+		return value, fmt.Errorf("find %s: %w", id, errAbsent)
 	}
 	if err != nil {
 		return value, err
@@ -163,7 +172,7 @@ func (s shelf[T]) list() ([]T, error) {
 	var all []T
 	for _, file := range files {
 		value, err := s.get(strings.TrimSuffix(filepath.Base(file), ".json"))
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, errAbsent) {
 			continue // removed since
 		}
 		if err != nil {
@@ -176,8 +185,8 @@ func (s shelf[T]) list() ([]T, error) {
 
 // remove takes the thing away, and also what a killed call left of it.
 func (s shelf[T]) remove(id string) error {
-	if id != filepath.Base(id) || strings.HasPrefix(id, ".") {
-		return nil // an id that is none of ours
+	if !isID(id) {
+		return nil
 	}
 	if err := os.Remove(s.json(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
