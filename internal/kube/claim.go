@@ -9,8 +9,7 @@ import (
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 )
 
-// claim is p with what its volume says; volumes is nil where they may not be
-// listed.
+// claim is p with what its volume says, if that is among volumes.
 func claim(p *corev1.PersistentVolumeClaim, volumes map[string]*corev1.PersistentVolume) catalog.Claim {
 	c := catalog.Claim{
 		Namespace:    p.Namespace,
@@ -39,7 +38,7 @@ func claim(p *corev1.PersistentVolumeClaim, volumes map[string]*corev1.Persisten
 	case p.Status.Phase != corev1.ClaimBound:
 	case volume != nil:
 		addVolume(&c, volume)
-	case volumes == nil:
+	default: // not listed, or bound since
 		c.Driver = provisioner(p)
 	}
 	return c

@@ -88,11 +88,14 @@ func TestInventory(t *testing.T) {
 	clone.DeletionTimestamp, clone.Finalizers = &started, []string{"kubernetes.io/pvc-protection"}
 	pending := aClaim("shop", "pending")
 	pending.Spec.VolumeName, pending.Status = "", corev1.PersistentVolumeClaimStatus{Phase: corev1.ClaimPending}
-	hostPath := aClaim("shop", "host")
+	lost := aClaim("shop", "lost")
+	lost.Status.Phase = corev1.ClaimLost
+	unseen := aClaim("shop", "unseen") // its volume is newer than the list of volumes
+	unseen.Annotations = map[string]string{"volume.kubernetes.io/storage-provisioner": "csi.example"}
 	f := newFakes([]runtime.Object{
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Annotations: map[string]string{"backsnap.sh/retain": "7d"}}},
 		aClaim("shop", "data-mysql-0"), local,
-		raw, aVolume("raw", "csi.example"), clone, pending, hostPath,
+		raw, aVolume("raw", "csi.example"), clone, pending, lost, aVolume("lost", "csi.example"), unseen, aClaim("shop", "host"),
 		&corev1.PersistentVolume{ObjectMeta: named("", "volume-of-host")},
 		aClaim("other", "data"),
 		mysqlPod(), &corev1.Pod{ObjectMeta: named("shop", "stateless")},
@@ -130,9 +133,11 @@ func TestInventory(t *testing.T) {
 	wantClone.Role, wantClone.Labels, wantClone.Terminating = catalog.RoleClone, clone.Labels, true
 	wantPending := wantClaim("shop", "pending", "")
 	wantPending.Phase, wantPending.Volume, wantPending.Capacity = "Pending", "", 0
+	wantLost, wantUnseen := wantClaim("shop", "lost", ""), wantClaim("shop", "unseen", "")
+	wantLost.Phase, wantUnseen.Annotations, wantUnseen.Driver = "Lost", unseen.Annotations, "csi.example"
 	equal(t, "inventory", catalog.Inventory{
 		Namespaces: map[string]map[string]string{"shop": {"backsnap.sh/retain": "7d"}},
-		Claims:     []catalog.Claim{wantClone, wantData, wantClaim("shop", "host", ""), wantPending, wantRaw},
+		Claims:     []catalog.Claim{wantClone, wantData, wantClaim("shop", "host", ""), wantLost, wantPending, wantRaw, wantUnseen},
 		Pods:       []catalog.Pod{wantMysqlPod()},
 		Classes: []catalog.SnapshotClass{
 			{Name: "keep", Driver: "csi.example", DeletionPolicy: "Retain"},
@@ -247,6 +252,30 @@ func TestInventoryWithFewRights(t *testing.T) {
 		Namespaces: map[string]map[string]string{"shop": nil},
 		Claims:     []catalog.Claim{data, old},
 	}, got)
+}
+
+// Namespaces that may not be listed are those of the claims.
+func TestInventoryOfNamespacesUnseen(t *testing.T) {
+	f := newFakes([]runtime.Object{aClaim("shop", "data"), aClaim("crm", "data")}, nil)
+	refuse(f.core, "list", "namespaces")
+	got, err := f.Inventory(t.Context(), catalog.Scope{All: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "namespaces", map[string]map[string]string{"crm": nil, "shop": nil}, got.Namespaces)
+}
+
+// The order of scope's namespaces is not that of the inventory.
+func TestInventoryIsSorted(t *testing.T) {
+	f := newFakes([]runtime.Object{
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "crm"}},
+		aClaim("shop", "data"), aClaim("crm", "data"),
+	}, nil)
+	got, err := f.Inventory(t.Context(), catalog.Scope{Namespaces: []string{"shop", "crm"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "claims", []catalog.Claim{wantClaim("crm", "data", ""), wantClaim("shop", "data", "")}, got.Claims)
 }
 
 func TestInventoryFailures(t *testing.T) {

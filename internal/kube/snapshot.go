@@ -23,8 +23,12 @@ const ours = catalog.LabelManagedBy + "=" + catalog.ManagedBy
 // answerTimeout is how long the answer to a create is waited for.
 const answerTimeout = 10 * time.Second
 
-// errReplaced says that another object has the name now.
-var errReplaced = errors.New("another object has that name")
+var (
+	// errReplaced says that another object has the name now.
+	errReplaced = errors.New("another object has that name")
+	// errNoUID says that the caller does not know which object it means.
+	errNoUID = errors.New("its UID is not known")
+)
 
 func snapshotRight(verb, namespace string) catalog.Right {
 	return catalog.Right{Verb: verb, Group: snapshotGroup, Resource: "volumesnapshots", Namespace: namespace}
@@ -139,6 +143,9 @@ func (c *Cluster) Complete(ctx context.Context, s catalog.Snapshot) (catalog.Sna
 // added by hand since s was read.
 func (c *Cluster) Label(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error) {
 	doing := fmt.Sprintf("label snapshot %s/%s", s.Namespace, s.Name)
+	if s.UID == "" {
+		return s, fmt.Errorf("%s: %w", doing, errNoUID)
+	}
 	notes, err := s.Annotations()
 	if err != nil {
 		return s, err
@@ -208,6 +215,10 @@ func metadataPatch(uid string, labels, annotations map[string]string) ([]byte, e
 // Delete removes s. That it is gone already, or that another object has its
 // name now, is no error.
 func (c *Cluster) Delete(ctx context.Context, s catalog.Snapshot) error {
+	doing := fmt.Sprintf("delete snapshot %s/%s", s.Namespace, s.Name)
+	if s.UID == "" {
+		return fmt.Errorf("%s: %w", doing, errNoUID)
+	}
 	uid := types.UID(s.UID)
 	err := again(ctx, func(ctx context.Context) error {
 		return c.snapshots.SnapshotV1().VolumeSnapshots(s.Namespace).Delete(ctx, s.Name,
@@ -216,7 +227,7 @@ func (c *Cluster) Delete(ctx context.Context, s catalog.Snapshot) error {
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil
 	}
-	return explain(err, fmt.Sprintf("delete snapshot %s/%s", s.Namespace, s.Name), snapshotRight("delete", s.Namespace))
+	return explain(err, doing, snapshotRight("delete", s.Namespace))
 }
 
 // Snapshots are all VolumeSnapshots with our labels in scope, those with a

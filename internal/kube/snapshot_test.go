@@ -400,6 +400,16 @@ func TestDelete(t *testing.T) {
 	}
 }
 
+// Without a UID nothing is written: the object may be anybody's.
+func TestNoUID(t *testing.T) {
+	f := newFakes(nil, []runtime.Object{there("uid-1", "7")})
+	_, err := f.Label(t.Context(), wanted())
+	if err := errors.Join(err, f.Delete(t.Context(), wanted())); !errors.Is(err, errNoUID) {
+		t.Errorf("error %v, want %v", err, errNoUID)
+	}
+	equal(t, "calls", 0, len(f.snapshots.Actions()))
+}
+
 func TestSnapshots(t *testing.T) {
 	mine, static, foreign := there("uid-1", "7"), there("uid-2", "8"), there("uid-3", "9")
 	static.Namespace, static.Name = "backsnap", "copy"

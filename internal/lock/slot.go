@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -29,10 +30,10 @@ func Dir() (string, error) {
 
 // Slot takes one of so many slots on this machine and gives it back when
 // release is called, or when the process ends, however it does. 0 slots is no
-// limit: nothing is touched. dir is made if it is not there; runs that share
-// it count together, whoever's they are, so long as they may write there. If
-// all are taken when timeout is over, the error is a catalog.Failure of
-// CodeBusy that names one holder.
+// limit: nothing is touched. dir is made if it is not there, for its owner
+// alone; the runs of one user that share it count together. If all slots are
+// taken when timeout is over, the error is a catalog.Failure of CodeBusy that
+// names one holder.
 func Slot(ctx context.Context, dir string, slots int, timeout time.Duration, run catalog.Run) (func() error, error) {
 	if slots == 0 {
 		return func() error { return nil }, nil
@@ -79,7 +80,11 @@ func tryslot(path string, run catalog.Run) (func() error, error) {
 		return nil, errors.Join(fmt.Errorf("write holder of slot: %w", err), slot.Unlock())
 	}
 	return func() error {
-		if err := errors.Join(os.Remove(note), slot.Unlock()); err != nil {
+		removed := os.Remove(note)
+		if errors.Is(removed, fs.ErrNotExist) { // somebody has emptied the cache
+			removed = nil
+		}
+		if err := errors.Join(removed, slot.Unlock()); err != nil {
 			return fmt.Errorf("release slot: %w", err)
 		}
 		return nil

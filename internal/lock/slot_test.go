@@ -78,6 +78,11 @@ func TestSlots(t *testing.T) {
 	if err := errors.Join(second(), third()); err != nil {
 		t.Fatal(err)
 	}
+	left, err := filepath.Glob(filepath.Join(dir, "*.holder"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "notes left", []string(nil), left)
 }
 
 // A slot that gets free while one waits is taken.
