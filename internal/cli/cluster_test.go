@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -287,7 +288,7 @@ func (c *cluster) FollowMover(ctx context.Context, _, name, _ string, seen func(
 	seen(restic.Sight{Pod: pod, Running: true})
 	c.reached("copy")
 	select {
-	case <-time.After(span(m.Restic.Takes)):
+	case <-time.After(span(cmp.Or(m.Restic.Takes, "10s"))):
 	case <-ctx.Done():
 		return restic.End{}, context.Cause(ctx)
 	}
@@ -317,7 +318,10 @@ func (c *cluster) report(m worldMover) string {
 	return text
 }
 
-func (c *cluster) MoverLog(context.Context, string, string) (io.ReadCloser, error) {
+func (c *cluster) MoverLog(_ context.Context, _, pod string) (io.ReadCloser, error) {
+	if strings.HasPrefix(pod, "init-") {
+		return io.NopCloser(strings.NewReader("created restic repository\n")), nil
+	}
 	return io.NopCloser(strings.NewReader(`{"message_type":"status","seconds_elapsed":60,"seconds_remaining":72,"percent_done":0.46,"total_files":3,"total_bytes":12562776064,"bytes_done":5797000000}` + "\n")), nil
 }
 

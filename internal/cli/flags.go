@@ -26,8 +26,20 @@ func fromEnvironment(flags *pflag.FlagSet, getenv func(string) string) error {
 		if err := flags.Set(f.Name, value); err != nil {
 			failed = fmt.Errorf("environment variable %s: %w", name, err)
 		}
+		f.Annotations = map[string][]string{fromVariable: {name}}
 	})
 	return failed
+}
+
+// fromVariable is the annotation of a flag that has its value from the
+// environment.
+const fromVariable = "backsnap.sh/environment"
+
+// variables are those that flags have their values from.
+func variables(flags *pflag.FlagSet) []string {
+	var names []string
+	flags.VisitAll(func(f *pflag.Flag) { names = append(names, f.Annotations[fromVariable]...) })
+	return names
 }
 
 func variable(flag string) string {

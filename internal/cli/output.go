@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
 	"k8s.io/kubectl/pkg/cmd/get"
@@ -68,15 +69,18 @@ func (o *output) printer() (printers.ResourcePrinter, error) {
 }
 
 // document is v, a struct that marshals to a JSON object, as kubectl's
-// printers take it.
+// printers take it. One with items is a list: columns are those of an item.
 func document(v any) (runtime.Object, error) {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return nil, fmt.Errorf("write document: %w", err)
 	}
 	doc := &unstructured.Unstructured{}
-	if err := json.Unmarshal(text, &doc.Object); err != nil {
+	if err := utiljson.Unmarshal(text, &doc.Object); err != nil { // keeps whole numbers whole
 		return nil, fmt.Errorf("write document: %w", err)
+	}
+	if doc.IsList() {
+		return doc.ToList()
 	}
 	return doc, nil
 }

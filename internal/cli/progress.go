@@ -59,7 +59,7 @@ func (f *progressFlags) show(env *Env) (progress, error) {
 	case f.quiet || mode == "none":
 		return silent{}, nil
 	case mode == "tty":
-		return newTerminal(env.Err, max(width, 40), colour), nil
+		return newTerminal(env.Err, width, colour), nil
 	case mode == "plain":
 		return &plain{w: env.Err, shown: map[string]shown{}}, nil
 	case mode == "json":

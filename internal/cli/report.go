@@ -224,6 +224,7 @@ func (r report) printNames(w io.Writer) error {
 
 // printSentences writes what was made, for a person.
 func (r report) printSentences(w io.Writer) error {
+	several := slices.ContainsFunc(r.Items, func(i itemDoc) bool { return i.Namespace != r.Items[0].Namespace })
 	for _, item := range r.Items {
 		if item.State != string(snapshot.Protected) {
 			continue
@@ -234,7 +235,11 @@ func (r report) printSentences(w io.Writer) error {
 				words = append(words, "off-site "+short(c.Snapshot))
 			}
 		}
-		if _, err := fmt.Fprintf(w, "%s/%s created (%s)\n", snapshotResource, item.Snapshot, strings.Join(words, ", ")); err != nil {
+		where := ""
+		if several {
+			where = " in " + item.Namespace
+		}
+		if _, err := fmt.Fprintf(w, "%s/%s created%s (%s)\n", snapshotResource, item.Snapshot, where, strings.Join(words, ", ")); err != nil {
 			return err
 		}
 	}

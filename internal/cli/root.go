@@ -60,7 +60,7 @@ func New(env *Env) *cobra.Command {
 		{Message: "Operate Commands:", Commands: []*cobra.Command{newRepo(env, config)}},
 	}
 	groups.Add(cmd)
-	cmd.AddCommand(newVersion(env, config), options.NewCmdOptions(env.Out))
+	cmd.AddCommand(newVersion(env, config), newOptions(env))
 	templates.ActsAsRootCommand(cmd, []string{"options"}, groups...)
 	cmd.SetHelpFunc(displayed(cmd, cmd.HelpFunc()))
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
@@ -72,6 +72,14 @@ const rootLong = `
 
 	Databases are dumped inside their own pods, the volumes are cut as labelled CSI VolumeSnapshots, and restic Jobs
 	copy them off-site. The labels are the catalog: there is no operator, no custom resource and no state file.`
+
+// newOptions is kubectl's command of that name.
+func newOptions(env *Env) *cobra.Command {
+	cmd := options.NewCmdOptions(env.Out)
+	cmd.Example = templates.Examples("# The flags that every command takes\nkubectl backsnap options")
+	cmd.Args = noArguments
+	return cmd
+}
 
 // addVerbosity adds klog's -v: from 6 on client-go tells of every request.
 func addVerbosity(flags *pflag.FlagSet) {
@@ -86,6 +94,7 @@ func noSuchCommand(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	next := cmd.CommandPath() + " --help"
+	cmd.SuggestionsMinimumDistance = 2 // cobra's own default; it is 0 until cobra itself has asked
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		next = cmd.CommandPath() + " " + strings.Join(near, ", or ")
 	}
@@ -100,9 +109,13 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// usageError is a wrong command line.
+// usageError is a wrong command line, or environment.
 func usageError(cmd *cobra.Command, err error) error {
-	return &catalog.Failure{Code: catalog.CodeUsage, Message: err.Error(), State: "nothing changed", Next: cmd.CommandPath() + " --help"}
+	state := "nothing changed"
+	if names := variables(cmd.Flags()); len(names) > 0 {
+		state += "; the environment sets " + strings.Join(names, ", ")
+	}
+	return &catalog.Failure{Code: catalog.CodeUsage, Message: err.Error(), State: state, Next: cmd.CommandPath() + " --help"}
 }
 
 // displayed is help that calls the root command as a user calls it. kubectl's

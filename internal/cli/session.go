@@ -40,34 +40,32 @@ type session struct {
 }
 
 // do plans, and unless that is all that was asked for, runs. An error says
-// that nothing was done, or that all has been said.
-func (s *session) do(ctx context.Context) (err error) {
+// that nothing was done.
+func (s *session) do(ctx context.Context) (r report, err error) {
 	if s.cluster, err = s.env.Connect(s.config); err != nil {
-		return err
+		return r, err
 	}
 	if err := s.plan(ctx); err != nil {
-		return err
+		return r, err
 	}
-	if s.options.dryRun == "client" {
-		return s.printDryRun()
+	if s.dry() {
+		return s.dryReport(), nil
 	}
 	if s.progress.text() {
 		s.printPlan(s.env.Err)
 	}
 	if err := s.checkRights(ctx); err != nil {
-		return err
+		return r, err
 	}
-	report, err := s.run(ctx)
-	if err != nil {
-		return err
-	}
-	return s.print(report)
+	return s.run(ctx)
 }
+
+// dry reports whether the plan is all that was asked for.
+func (s *session) dry() bool { return s.options.dryRun == "client" }
 
 // fail writes err as the result too, where the result is for a script.
 func (s *session) fail(err error) error {
-	var said *finished
-	if s.printer == nil || errors.As(err, &said) {
+	if s.printer == nil {
 		return err
 	}
 	r := report{APIVersion: apiVersion, Kind: "SnapshotRun", Run: s.request.Run, Result: "Failed", ExitCode: exitCode(err), Items: []itemDoc{}}
@@ -232,12 +230,9 @@ func (s *session) print(r report) error {
 	if err := s.printResult(r); err != nil {
 		return err
 	}
-	s.progress.Result(s.env.Now(), r)
-	return s.end(r)
-}
-
-// end says what failed and turns the run into its exit code.
-func (s *session) end(r report) error {
+	if !s.dry() {
+		s.progress.Result(s.env.Now(), r)
+	}
 	for _, err := range r.failures {
 		printError(s.env.Err, err)
 	}
@@ -253,21 +248,11 @@ func (s *session) printResult(r report) error {
 		return printDocument(s.env.Out, s.printer, r)
 	case s.options.output.format == "name":
 		return r.printNames(s.env.Out)
+	case s.dry():
+		s.printPlan(s.env.Out)
+		return nil
 	}
 	return r.printSentences(s.env.Out)
-}
-
-// printDryRun writes the plan as the result.
-func (s *session) printDryRun() error {
-	r := s.dryReport()
-	if !s.options.output.human() {
-		if err := s.printResult(r); err != nil {
-			return err
-		}
-	} else {
-		s.printPlan(s.env.Out)
-	}
-	return s.end(r)
 }
 
 // printPlan writes the plan for a person.

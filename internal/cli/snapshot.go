@@ -130,10 +130,11 @@ func runSnapshot(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigF
 	if err := s.read(run, namespace, args); err != nil {
 		return usageError(cmd, err)
 	}
-	if err := s.do(cmd.Context()); err != nil {
+	r, err := s.do(cmd.Context())
+	if err != nil {
 		return s.fail(err)
 	}
-	return nil
+	return s.print(r)
 }
 
 // read reads the command line; nothing is asked of the cluster.

@@ -24,7 +24,11 @@ type terminal struct {
 
 type liveLine struct{ key, text string }
 
+// newTerminal is a terminal of that many columns; 0 where nobody knows.
 func newTerminal(w io.Writer, width int, colour bool) *terminal {
+	if width == 0 {
+		width = 80
+	}
 	return &terminal{w: w, width: width, colour: colour}
 }
 
@@ -106,7 +110,7 @@ func (t *terminal) row(mark, colour string, e catalog.Event) string {
 		subject = e.Pod
 	}
 	text := []rune(fmt.Sprintf("%-9s %-16s %s", e.Phase, subject, describe(e)))
-	if room := t.width - 9; len(text) > room {
+	if room := max(t.width-9, 31); len(text) > room {
 		text = append(text[:room-1], '~')
 	}
 	mark = fmt.Sprintf("%-4s", mark)

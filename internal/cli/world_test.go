@@ -184,9 +184,13 @@ func (r worldRepository) repository() catalog.Repository {
 func (s worldSnapshot) snapshot(w *world) catalog.Snapshot {
 	namespace, name := split(s.Name)
 	_, claim := split(s.Claim)
+	created, err := time.Parse("20060102-150405", s.Run[:len("20060102-150405")])
+	if err != nil {
+		panic(err)
+	}
 	full := catalog.Snapshot{
 		Namespace: namespace, Name: name, UID: "uid-" + name, Claim: claim, Role: catalog.Role(s.Role), Run: catalog.Run(s.Run), Consistency: catalog.Consistency(s.Consistency),
-		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Pinned: s.Pinned, Created: s.Cut, Cut: s.Cut, Ready: s.Ready, Err: s.Error, Class: s.Class, Content: "content-" + name,
+		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Pinned: s.Pinned, Created: created, Cut: s.Cut, Ready: s.Ready, Err: s.Error, Class: s.Class, Content: "content-" + name,
 	}
 	for p, key := range s.Periods {
 		if full.Periods == nil {

@@ -41,9 +41,9 @@ func (p *planner) skip(c catalog.Claim) *Skip {
 	case p.excluded(c) != "":
 		return &Skip{Claim: c, Reason: "excluded by annotation " + p.excluded(c)}
 	case c.Terminating:
-		return no("is being deleted", look(c))
+		return no("it is being deleted", look(c))
 	case c.Phase != "Bound":
-		return no("is "+c.Phase+", not bound to a volume", look(c))
+		return no("it is "+c.Phase+", not bound to a volume", look(c))
 	case c.Driver == "":
 		return no("its volume "+c.Volume+" is no CSI volume: it cannot be snapshotted", "move it to a StorageClass with a CSI driver, or exclude it: "+exclude(c))
 	}

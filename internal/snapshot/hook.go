@@ -71,6 +71,7 @@ func (a *taking) dumpAll(ctx context.Context) error {
 	for _, c := range chosen {
 		p, err := a.dump(ctx, c)
 		if err != nil {
+			a.event(catalog.Event{Phase: catalog.PhaseDump, State: catalog.Failed, Pod: c.Pod, Message: err.Error()})
 			return a.hookFailure(ctx, c.ContainerRef, "dump", err)
 		}
 		a.proofs = append(a.proofs, p)
@@ -114,6 +115,9 @@ func (a *taking) probeAll(ctx context.Context) ([]probed, error) {
 		}
 		return primaries, nil
 	case len(failed) > 0 || len(replicas) == 0:
+		for _, err := range failed {
+			a.event(catalog.Event{Phase: catalog.PhaseProbe, State: catalog.Failed, Message: rootCause(err)})
+		}
 		return nil, errors.Join(failed...)
 	}
 	return replicas[:1], nil

@@ -249,11 +249,11 @@ func TestMakePlan(t *testing.T) {
 			}},
 			want: []string{
 				"skip shop/clone made by backsnap (clone):",
-				"skip shop/going is being deleted: BS024",
+				"skip shop/going it is being deleted: BS024",
 				"skip shop/local its volume pv-local is no CSI volume: it cannot be snapshotted: BS024",
-				"skip shop/lost is Lost, not bound to a volume: BS024",
+				"skip shop/lost it is Lost, not bound to a volume: BS024",
 				"skip shop/no-class no VolumeSnapshotClass for driver none.example.com: BS021",
-				"skip shop/pending is Pending, not bound to a volume: BS024",
+				"skip shop/pending it is Pending, not bound to a volume: BS024",
 			},
 		},
 		{

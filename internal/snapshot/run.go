@@ -216,9 +216,13 @@ func find(all []catalog.Snapshot, want catalog.Snapshot) (catalog.Snapshot, bool
 	return catalog.Snapshot{}, false
 }
 
-// leftover removes what is unfinished, also after ^C. After a time-out it is
+// leftover tells that err has ended the snapshots, and removes what is
+// unfinished, also after ^C. After a time-out it is
 // left and returned: the storage may still be at it, and the error says so.
 func (a *taking) leftover(ctx context.Context, snapshots []catalog.Snapshot, err error) ([]catalog.Snapshot, error) {
+	for _, v := range a.app.Volumes {
+		a.event(catalog.Event{Phase: catalog.PhaseSnapshot, State: catalog.Failed, Claim: v.Claim.Name, Name: v.Name, Message: rootCause(err)})
+	}
 	if errors.Is(err, errTimeout) {
 		return snapshots, err
 	}

@@ -215,6 +215,35 @@ func TestEachStepIsToldOnce(t *testing.T) {
 	})
 }
 
+func TestFailuresAreTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		break_ func(*fake)
+		want   []string
+	}{
+		"probe":    {func(f *fake) { f.servers["mysql-0"].probeFails = "starting not yet" }, []string{"probe  not yet"}},
+		"dump":     {func(f *fake) { f.servers["mysql-0"].dumpFails = "dump exit 2" }, []string{"dump mysql-0 exit 2"}},
+		"create":   {func(f *fake) { f.failCreate = "data" }, []string{"snapshot binlog broken", "snapshot data broken"}},
+		"time-out": {func(f *fake) { f.never = "data" }, []string{"snapshot binlog not in time", "snapshot data not in time"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				inv, f := mysqlShop()
+				c.break_(f)
+				_, w := take(t, t.Context(), f, request(), inv)
+				var told []string
+				for _, e := range w.events {
+					if e.State == catalog.Failed {
+						told = append(told, string(e.Phase)+" "+e.Claim+e.Pod+" "+e.Message)
+					}
+				}
+				if diff := cmp.Diff(c.want, told); diff != "" {
+					t.Errorf("told (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
+}
+
 func TestUnfinishedSnapshotsClaimNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		inv, f := mysqlAlone()
