@@ -49,6 +49,24 @@ bs_quote() {
 	[ -z "$1" ] || printf '%s\n' "$1" | tail -n 20 >&2
 }
 
+# bs_gist TEXT: the line of it that says most, in BS_GIST: the first error, else
+# the last one.
+bs_gist() {
+	BS_GIST=${1##*"$BS_NL"}
+	set -f
+	IFS=$BS_NL
+	for bs_x in $1; do
+		case $bs_x in
+		*[Ee]rror:* | *[Ee]rror\ [0-9]* | *ERROR* | *FATAL*)
+			BS_GIST=$bs_x
+			break
+			;;
+		esac
+	done
+	set +f
+	unset IFS
+}
+
 # bs_undo removes what this run has written, unless the list names it: then it
 # is the dump, however the script ends.
 bs_undo() {

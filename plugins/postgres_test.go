@@ -195,26 +195,26 @@ func TestPostgresDumpFails(t *testing.T) {
 		want   plugins.Error
 	}{
 		{"the tool half-way", func(b *box) {
-			b.stub("pg_dump", pgVersion+"printf 'archive of half'\necho 'pg_dump: error: first' >&2\necho 'pg_dump: error: server gone' >&2\nexit 1\n")
-		}, plugins.Error{Kind: plugins.DumpFailed, Message: "pg_dump of postgres: pg_dump: error: server gone"}},
+			b.stub("pg_dump", pgVersion+"printf 'archive of half'\necho 'pg_dump: warning: x' >&2\necho 'pg_dump: error: first' >&2\necho 'pg_dump: detail: server gone' >&2\nexit 1\n")
+		}, plugins.Error{Kind: plugins.DumpFailed, Message: "dump database postgres: pg_dump: error: first"}},
 		{"the tool for the second database", func(b *box) {
 			b.stub("pg_dump", pgVersion+"case $* in *postgres*) echo archive of postgres; exit ;; esac\necho refused >&2\nexit 1\n")
-		}, plugins.Error{Kind: plugins.DumpFailed, Message: "pg_dump of shop: refused"}},
+		}, plugins.Error{Kind: plugins.DumpFailed, Message: "dump database shop: refused"}},
 		{"the tool is killed", func(b *box) {
 			b.stub("pg_dump", pgVersion+"printf 'archive of half'\nkill -s KILL $$\n")
-		}, plugins.Error{Kind: plugins.DumpFailed, Message: "pg_dump of postgres: Killed"}},
+		}, plugins.Error{Kind: plugins.DumpFailed, Message: "dump database postgres: Killed"}},
 		{"it may not read", func(b *box) {
 			b.stub("pg_dump", pgVersion+"echo 'pg_dump: error: permission denied for table t' >&2\nexit 1\n")
-		}, plugins.Error{Kind: plugins.Permission, Message: "pg_dump of postgres: pg_dump: error: permission denied for table t"}},
+		}, plugins.Error{Kind: plugins.Permission, Message: "dump database postgres: pg_dump: error: permission denied for table t"}},
 		{"nothing comes out", func(b *box) {
 			b.stub("pg_dump", pgVersion+"")
-		}, plugins.Error{Kind: plugins.VerifyFailed, Message: "pg_dump of postgres has written nothing"}},
+		}, plugins.Error{Kind: plugins.VerifyFailed, Message: "the dump of database postgres is empty"}},
 		{"it cannot be read back", func(b *box) { b.stub("pg_restore", "echo 'pg_restore: error: unexpected end of file' >&2\nexit 1\n") },
-			plugins.Error{Kind: plugins.VerifyFailed, Message: "the dump of postgres cannot be read back: pg_restore: error: unexpected end of file"}},
+			plugins.Error{Kind: plugins.VerifyFailed, Message: "the dump of database postgres cannot be read back: pg_restore: error: unexpected end of file"}},
 		{"the globals", func(b *box) { b.stub("pg_dumpall", "echo 'pg_dumpall: error: query failed' >&2\nexit 1\n") },
-			plugins.Error{Kind: plugins.DumpFailed, Message: "pg_dumpall: pg_dumpall: error: query failed"}},
+			plugins.Error{Kind: plugins.DumpFailed, Message: "dump globals: pg_dumpall: error: query failed"}},
 		{"the globals are cut off", func(b *box) { b.stub("pg_dumpall", "echo CREATE ROLE x\n") },
-			plugins.Error{Kind: plugins.VerifyFailed, Message: "the dump of the globals has no trailer: it was cut off"}},
+			plugins.Error{Kind: plugins.VerifyFailed, Message: "the dump of globals has no trailer: it was cut off"}},
 		{"the sum", func(b *box) { b.stub("sha256sum", "exit 1\n") },
 			plugins.Error{Kind: plugins.VerifyFailed, Message: ".backsnap-new-1.dump has no SHA-256"}},
 		{"no file can be made", func(b *box) { must(b.t, os.Mkdir(filepath.Join(b.volume, ".backsnap-new-1.dump.part"), 0o755)) },
@@ -237,7 +237,7 @@ func TestPostgresDumpFails(t *testing.T) {
 		{"the dump comes to the cap", func(b *box) {
 			b.disk(1<<20, 52428+1200, 65536, 60000)
 			b.stub("pg_dump", pgVersion+"exec head -c 3000000 /dev/zero\n")
-		}, plugins.Error{Kind: plugins.NoSpace, Message: "pg_dump of postgres came to the cap of 1 MiB, which leaves the database its reserve"}},
+		}, plugins.Error{Kind: plugins.NoSpace, Message: "the dump of database postgres came to the cap of 1 MiB, which leaves the database its reserve"}},
 		{"the volume runs full beside it", func(b *box) {
 			b.stub("df", fmt.Sprintf("free=500000\n[ ! -e $DIR/full ] || free=20000\necho \"/dev/a 1000000 1 $free 1%% %s\"\n", b.volume))
 			b.stub("pg_dump", pgVersion+": >$DIR/full\nsleep 1000\n")
@@ -262,7 +262,7 @@ func TestPostgresDumpFails(t *testing.T) {
 		{"no server yet", func(b *box) { must(b.t, os.Remove(filepath.Join(b.volume, "pgdata", "postmaster.pid"))) },
 			plugins.Error{Kind: plugins.Starting, Message: "no server runs in VOLUME/pgdata yet"}},
 		{"the tool says nothing", func(b *box) { b.stub("pg_dump", pgVersion+"printf 'archive of half'\nexit 7\n") },
-			plugins.Error{Kind: plugins.DumpFailed, Message: "pg_dump of postgres: it ended with status 7"}},
+			plugins.Error{Kind: plugins.DumpFailed, Message: "dump database postgres: pg_dump ended with status 7"}},
 		{"a server elsewhere", func(b *box) {
 			must(b.t, os.WriteFile(filepath.Join(b.volume, "pgdata", "postmaster.pid"), []byte("99999999\n"), 0o644))
 		}, plugins.Error{Kind: plugins.NoServer, Message: "the server of VOLUME/pgdata is not in this container (no process 99999999)"}},

@@ -78,10 +78,10 @@ my_ends() {
 my_failed() {
 	bs_quote "$my_said"
 	! bs_full "$BS_PART" || bs_die nospace "the dump of $my_what came to the cap of $((BS_CAP / 2048)) MiB, which leaves the database its reserve"
-	my_x=${my_said##*"$BS_NL"}
-	case $my_x in *"(1044)"* | *"(1142)"* | *"(1227)"* | *"(1045)"*) bs_die permission "$MY_DUMP: $my_x" ;; esac
-	[ "$my_made" != 0 ] || bs_die dump "$MY_DUMP: ${my_x:-$MY_PACK ended with status $my_packed}"
-	bs_die dump "$MY_DUMP: ${my_x:-it ended with status $my_made}"
+	bs_gist "$my_said"
+	case $my_said in *"(1044)"* | *"(1142)"* | *"(1227)"* | *"(1045)"*) bs_die permission "dump $my_what: $BS_GIST" ;; esac
+	[ "$my_made" != 0 ] || bs_die dump "dump $my_what: ${BS_GIST:-$MY_PACK ended with status $my_packed}"
+	bs_die dump "dump $my_what: ${BS_GIST:-$MY_DUMP ended with status $my_made}"
 }
 
 # my_prove: reads BS_PART back, and computes its sum, in my_sum, meanwhile.
@@ -100,7 +100,8 @@ my_prove() {
 	case $BS_NL$my_x$BS_NL in *"${BS_NL}read=0$BS_NL"*) ;; *)
 		my_x=$(printf '%s\n' "$my_x" | grep -v -E -e '^[0-9a-f]{64}' -e '^read=' -e '^$')
 		bs_quote "$my_x"
-		bs_die verify "the dump of $my_what cannot be read back: ${my_x##*"$BS_NL"}"
+		bs_gist "$my_x"
+		bs_die verify "the dump of $my_what cannot be read back: $BS_GIST"
 		;;
 	esac
 	case $BS_NL$my_x in *"$BS_NL-- Dump completed"*) ;; *) bs_die verify "the dump of $my_what has no trailer: it was cut off" ;; esac

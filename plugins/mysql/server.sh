@@ -104,7 +104,8 @@ my_login() {
 		fi
 	fi
 	bs_quote "$my_error"
-	bs_die login "no login as $my_user: ${my_error##*"$BS_NL"}"
+	bs_gist "$my_error"
+	bs_die login "no login as $my_user: $BS_GIST"
 }
 
 # my_try USER PASSWORD: false if the server does not want them. The first
@@ -140,7 +141,8 @@ my_refused() {
 	*"ERROR 2002"* | *"ERROR 2003"*) bs_die starting "the server runs but takes no connection yet: it starts, or replays its log" ;;
 	*"ERROR 1040"* | *"ERROR 1053"* | *"ERROR 2013"* | *"ERROR 1203"*)
 		bs_quote "$1"
-		bs_die unavailable "the server takes no connection: ${1##*"$BS_NL"}"
+		bs_gist "$1"
+		bs_die unavailable "the server takes no connection: $BS_GIST"
 		;;
 	esac
 }
@@ -218,7 +220,8 @@ my_barrier() {
 	bs_sync
 	if [ "$my_forced" = no ]; then
 		bs_quote "$my_x"
-		my_how=${my_x##*"$BS_NL"}
+		bs_gist "$my_x"
+		my_how=$BS_GIST
 	fi
 	bs_out barrier "$my_forced"
 	bs_out barrier-how "$my_how"

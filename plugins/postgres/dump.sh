@@ -5,15 +5,15 @@ IFS= read -r BS_RUN || exit 1
 IFS= read -r pg_limit || exit 1
 IFS= read -r pg_force || exit 1
 
-# pg_failed WHAT STATUS TEXT: ends the script for a tool that failed.
+# pg_failed WHAT TOOL STATUS TEXT: ends the script for a tool that failed.
 pg_failed() {
-	bs_quote "$3"
-	! bs_full "$BS_PART" || bs_die nospace "$1 came to the cap of $((BS_CAP / 2048)) MiB, which leaves the database its reserve"
-	pg_x=${3##*"$BS_NL"}
-	case $3 in
-	*"ermission denied"* | *"must be superuser"* | *"must be owner"*) bs_die permission "$1: $pg_x" ;;
+	bs_quote "$4"
+	! bs_full "$BS_PART" || bs_die nospace "the dump of $1 came to the cap of $((BS_CAP / 2048)) MiB, which leaves the database its reserve"
+	bs_gist "$4"
+	case $4 in
+	*"ermission denied"* | *"must be superuser"* | *"must be owner"*) bs_die permission "dump $1: $BS_GIST" ;;
 	esac
-	bs_die dump "$1: ${pg_x:-it ended with status $2}"
+	bs_die dump "dump $1: ${BS_GIST:-$2 ended with status $3}"
 }
 
 # pg_shared: what belongs to no database, as SQL. Only a superuser reads
@@ -23,12 +23,12 @@ pg_shared() {
 	pg_flags=--globals-only
 	pg_x=$(pg_globals 2>&1) || {
 		pg_flags="--globals-only --no-role-passwords"
-		pg_x=$(pg_globals 2>&1) || pg_failed pg_dumpall $? "$pg_x"
+		pg_x=$(pg_globals 2>&1) || pg_failed globals pg_dumpall $? "$pg_x"
 		bs_out warning "the dump has no passwords of roles: $PGUSER may not read them"
 	}
 	bs_quote "$pg_x"
 	tail -n 8 "$BS_PART" | grep -q '^-- PostgreSQL database cluster dump complete' ||
-		bs_die verify "the dump of the globals has no trailer: it was cut off"
+		bs_die verify "the dump of globals has no trailer: it was cut off"
 	bs_proven 676c6f62616c73 sql "$(bs_sha256 "$BS_PART")"
 }
 
@@ -45,9 +45,9 @@ pg_database() {
 	bs_bytes "$2"
 	pg_what=$BS_VALUE
 	bs_bytes "$2" "27 5c"
-	pg_x=$(pg_archive "dbname='$BS_VALUE'" 2>&1) || pg_failed "pg_dump of $pg_what" $? "$pg_x"
+	pg_x=$(pg_archive "dbname='$BS_VALUE'" 2>&1) || pg_failed "database $pg_what" pg_dump $? "$pg_x"
 	bs_quote "$pg_x"
-	[ -s "$BS_PART" ] || bs_die verify "pg_dump of $pg_what has written nothing"
+	[ -s "$BS_PART" ] || bs_die verify "the dump of database $pg_what is empty"
 	pg_x=$(
 		bs_sha256 "$BS_PART" 2>&1 &
 		pg_restore -f /dev/null "$BS_PART" 2>&1 && echo whole
@@ -59,7 +59,8 @@ pg_database() {
 	*)
 		pg_x=$(printf '%s\n' "$pg_x" | grep -v -E '^[0-9a-f]{64}')
 		bs_quote "$pg_x"
-		bs_die verify "the dump of $pg_what cannot be read back: ${pg_x##*"$BS_NL"}"
+		bs_gist "$pg_x"
+		bs_die verify "the dump of database $pg_what cannot be read back: $BS_GIST"
 		;;
 	esac
 	bs_proven "646174616261736520$2" custom "$pg_sum"

@@ -105,7 +105,8 @@ pg_login() {
 		done
 	fi
 	bs_quote "$pg_error"
-	bs_die login "no login as $pg_user: ${pg_error##*"$BS_NL"}"
+	bs_gist "$pg_error"
+	bs_die login "no login as $pg_user: $BS_GIST"
 }
 
 # pg_try USER PASSWORD: false if the server does not want them. The first
@@ -130,17 +131,20 @@ pg_try() {
 # words may be in any language; then the state in postmaster.pid and pg_isready
 # must do.
 pg_refused() {
+	bs_gist "$1"
 	case $1 in
 	*"in recovery mode"* | *"not yet accepting connections"* | *"onsistent recovery state"*)
-		bs_die recovery "the server replays its log" ;;
+		bs_die recovery "the server replays its log"
+		;;
 	*"starting up"*) bs_die starting "the server is starting up" ;;
 	*"shutting down"* | *"not accepting connections"* | *"too many clients"* | *"remaining connection slots"* | *"onnection refused"* | *"No such file or directory"* | *"timeout expired"*)
 		bs_quote "$1"
-		bs_die unavailable "the server takes no connection: ${1##*"$BS_NL"}" ;;
+		bs_die unavailable "the server takes no connection: $BS_GIST"
+		;;
 	esac
 	case $pg_status in starting*) bs_die starting "the server is starting up" ;; esac
 	bs_tools pg_isready || return 0
-	pg_isready -q || [ $? != 1 ] || bs_die unavailable "the server takes no connection: ${1##*"$BS_NL"}"
+	pg_isready -q || [ $? != 1 ] || bs_die unavailable "the server takes no connection: $BS_GIST"
 }
 
 # pg_read TEXT: what PG_FACTS gave.
@@ -196,7 +200,8 @@ pg_barrier() {
 		bs_sync
 		bs_quote "$pg_x"
 		bs_out barrier no
-		bs_out barrier-how "${pg_x##*"$BS_NL"}"
+		bs_gist "$pg_x"
+		bs_out barrier-how "$BS_GIST"
 		bs_out barrier-position ""
 		return 0
 	}
