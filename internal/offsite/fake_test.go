@@ -280,20 +280,6 @@ func (e *events) Event(event catalog.Event) {
 	e.all = append(e.all, event)
 }
 
-// await waits until there are n.
-func (e *events) await(t *testing.T, n int) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		e.mu.Lock()
-		there := len(e.all)
-		e.mu.Unlock()
-		if there >= n {
-			return
-		}
-	}
-	t.Fatalf("there were never %d events", n)
-}
-
 // of are the states of the copies of that claim, with their messages.
 func (e *events) of(claim string) []string {
 	e.mu.Lock()

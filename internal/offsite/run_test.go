@@ -508,43 +508,48 @@ func TestTroubles(t *testing.T) {
 }
 
 func TestProgressIsReadFromTheLog(t *testing.T) {
-	c, w := newCluster(t), &events{}
-	c.log = "starting\n" +
-		`{"message_type":"status","seconds_elapsed":2,"seconds_remaining":8,"total_bytes":100,"bytes_done":20}` + "\n" +
-		`{"message_type":"status","tot` + "\n" +
-		`{"message_type":"status","seconds_elapsed":4,"total_bytes":100,"bytes_done":100}`
-	c.follow["data"] = func(_ context.Context, seen func(restic.Sight)) (restic.End, error) {
-		seen(restic.Sight{Pod: "p1", Running: true})
-		w.await(t, 3)
-		seen(restic.Sight{Pod: "p1", Running: true})
-		return ends(0, "backup", 0), nil
-	}
-	if _, err := offsite.Run(t.Context(), c, at, plan(t, "data"), w); err != nil {
-		t.Fatal(err)
-	}
-	equal(t, "logs read", []string{"class fast", "log p1"}, c.diary[""])
-	var progress []catalog.Event
-	for _, e := range w.all {
-		if e.State == catalog.Progress {
-			progress = append(progress, catalog.Event{Pod: e.Pod, Claim: e.Claim, Bytes: e.Bytes, Total: e.Total, Rate: e.Rate, Left: e.Left})
+	synctest.Test(t, func(t *testing.T) {
+		c, w := newCluster(t), &events{}
+		c.log = "starting\n" +
+			`{"message_type":"status","seconds_elapsed":2,"seconds_remaining":8,"total_bytes":100,"bytes_done":20}` + "\n" +
+			`{"message_type":"status","tot` + "\n" +
+			`{"message_type":"status","seconds_elapsed":4,"total_bytes":100,"bytes_done":100}`
+		c.follow["data"] = func(_ context.Context, seen func(restic.Sight)) (restic.End, error) {
+			seen(restic.Sight{Pod: "p1", Running: true})
+			synctest.Wait()
+			seen(restic.Sight{Pod: "p1", Running: true})
+			synctest.Wait()
+			return ends(0, "backup", 0), nil
 		}
-	}
-	equal(t, "progress", []catalog.Event{
-		{Pod: "p1", Claim: "data", Bytes: 20, Total: 100, Rate: 10, Left: 8 * time.Second},
-		{Pod: "p1", Claim: "data", Bytes: 100, Total: 100, Rate: 25},
-	}, progress)
+		if _, err := offsite.Run(t.Context(), c, at, plan(t, "data"), w); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "logs read", []string{"class fast", "log p1"}, c.diary[""])
+		var progress []catalog.Event
+		for _, e := range w.all {
+			if e.State == catalog.Progress {
+				progress = append(progress, catalog.Event{Pod: e.Pod, Claim: e.Claim, Bytes: e.Bytes, Total: e.Total, Rate: e.Rate, Left: e.Left})
+			}
+		}
+		equal(t, "progress", []catalog.Event{
+			{Pod: "p1", Claim: "data", Bytes: 20, Total: 100, Rate: 10, Left: 8 * time.Second},
+			{Pod: "p1", Claim: "data", Bytes: 100, Total: 100, Rate: 25},
+		}, progress)
+	})
 }
 
 func TestLogThatCannotBeReadCostsTheProgressOnly(t *testing.T) {
-	c, w := newCluster(t), &events{}
-	c.fail[": log p1"] = errors.New("you may not")
-	c.follow["data"] = func(_ context.Context, seen func(restic.Sight)) (restic.End, error) {
-		seen(restic.Sight{Pod: "p1", Running: true})
-		w.await(t, 2)
-		return ends(0, "backup", 0), nil
-	}
-	if _, err := offsite.Run(t.Context(), c, at, plan(t, "data"), w); err != nil {
-		t.Fatal(err)
-	}
-	equal(t, "events", []string{"started", "warning no progress to be seen: you may not", "ok"}, w.of("data"))
+	synctest.Test(t, func(t *testing.T) {
+		c, w := newCluster(t), &events{}
+		c.fail[": log p1"] = errors.New("you may not")
+		c.follow["data"] = func(_ context.Context, seen func(restic.Sight)) (restic.End, error) {
+			seen(restic.Sight{Pod: "p1", Running: true})
+			synctest.Wait()
+			return ends(0, "backup", 0), nil
+		}
+		if _, err := offsite.Run(t.Context(), c, at, plan(t, "data"), w); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "events", []string{"started", "warning no progress to be seen: you may not", "ok"}, w.of("data"))
+	})
 }

@@ -15,7 +15,7 @@ import (
 const run = catalog.Run("20261122-011500-x7k2")
 
 func snapshot() catalog.Snapshot {
-	cut := time.Date(2026, 11, 22, 1, 15, 42, 123456789, time.UTC)
+	cut := time.Date(2026, 11, 22, 2, 15, 42, 123456789, time.FixedZone("CET", 3600))
 	return catalog.Snapshot{
 		Namespace: "shop", Name: "data-mysql-0-20261122-011500-x7k2", UID: "5a1c", Claim: "data-mysql-0", Run: run,
 		Consistency: catalog.Application, Retain: "days", Cut: cut, Ready: true,
@@ -23,7 +23,7 @@ func snapshot() catalog.Snapshot {
 			Version: 1, Run: run, App: "statefulset/mysql", Members: []string{"binlog-mysql-0", "data-mysql-0"}, TimeZone: "UTC",
 			Claim: catalog.ClaimRecord{Name: "data-mysql-0", UID: "c1a1", Capacity: 1 << 30, NodeAffinity: json.RawMessage(`{"required":{}}`)},
 			Dumps: []catalog.Dump{{What: "shop", Path: ".backsnap-1.dump", Bytes: 5, SHA256: "ab"}},
-			Cut:   cut,
+			Cut:   cut.UTC(),
 		},
 	}
 }

@@ -86,7 +86,12 @@ call() {
 	if [ "$step" = check ]; then out=/dev/null; fi
 	timeout "$seconds" restic "$@" >"$out" 2>"$pipe" 4>&- &
 	child=$!
-	if [ -n "$stopped" ]; then kill -TERM "$child" 2>/dev/null; fi
+	# The signal came before there was a child to hand it on to. One that is
+	# not yet the program that it will be loses it.
+	if [ -n "$stopped" ]; then
+		sleep 1
+		kill -TERM "$child" 2>/dev/null
+	fi
 	await "$child"
 	# timeout says 124, or, where it is the process itself that becomes
 	# restic, restic says that it was interrupted.

@@ -296,6 +296,35 @@ esac`
 	})
 }
 
+func TestMoverStoppedBeforeResticMinds(t *testing.T) {
+	inShells(t, func(t *testing.T, c *container) {
+		c.restic = `: >"$DIR/up"; exec sleep 1000`
+		cmd := c.command("backup", "backup")
+		must(t, cmd.Start())
+		await(t, filepath.Join(c.dir, "up"))
+		must(t, cmd.Process.Signal(syscall.SIGTERM))
+		_ = cmd.Wait() // its exit code says it
+		equal(t, "exit", 130, cmd.ProcessState.ExitCode())
+		equal(t, "report", []string{"backsnap step=check exit=130", "errors=0"}, lines(c.read("termination-log")))
+	})
+}
+
+func TestMoverStoppedBeforeResticIsStarted(t *testing.T) {
+	inShells(t, func(t *testing.T, c *container) {
+		c.restic = `trap 'exit 130' TERM; while :; do sleep 0.1; done`
+		mkfifo := filepath.Join(c.dir, "mkfifo")
+		real, err := os.Readlink(mkfifo)
+		must(t, err)
+		must(t, os.Remove(mkfifo))
+		must(t, os.Mkdir(filepath.Join(c.dir, "real"), 0o755))
+		must(t, os.Symlink(real, filepath.Join(c.dir, "real", "mkfifo")))
+		must(t, os.WriteFile(mkfifo, []byte("#!/bin/sh\nkill -TERM $PPID\nexec \"${0%/*}/real/mkfifo\" \"$@\"\n"), 0o755))
+		got := c.run("backup", "backup")
+		equal(t, "exit", 130, got.exit)
+		equal(t, "report", "backsnap step=check exit=130", lines(got.report)[0])
+	})
+}
+
 // await waits until the file is there.
 func await(t *testing.T, file string) {
 	t.Helper()
