@@ -102,8 +102,12 @@ func TestAProcessIsMoreThanItsPid(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
+	reaped := make(chan error, 1)
+	go func() { reaped <- cmd.Wait() }()
+	t.Cleanup(func() {
+		cmd.Process.Kill() // it has most likely ended
+		<-reaped
+	})
 	p, err := identify(cmd.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +127,6 @@ func TestAProcessIsMoreThanItsPid(t *testing.T) {
 	if !p.alive() {
 		t.Fatal("ending another process ended this one")
 	}
-	go cmd.Wait()
 	if err := p.end(context.Background(), 10*time.Second); err != nil {
 		t.Fatal(err)
 	}

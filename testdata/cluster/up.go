@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
@@ -69,13 +68,33 @@ func (c *cluster) reshape(nodes int) error {
 }
 
 // buildAll builds what is not in the cache: the images, which wait for Debian's
-// mirror, beside the programs, which wait for the processor.
+// mirror, beside the programs, which wait for the processor. When one fails the
+// other is given up.
 func (c *cluster) buildAll(ctx context.Context) ([]images.Image, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := c.buildModules(ctx, modules[:1]); err != nil {
+		return nil, err
+	}
 	var built []images.Image
 	pictures := make(chan error, 1)
-	for i, m := range modules {
+	go func() {
+		var err error
+		if built, err = c.buildImages(ctx); err != nil {
+			cancel()
+		}
+		pictures <- err
+	}()
+	err := c.buildModules(ctx, modules[1:])
+	if err != nil {
+		cancel()
+	}
+	err = errors.Join(err, <-pictures)
+	return built, err
+}
+
+func (c *cluster) buildModules(ctx context.Context, all []module) error {
+	for _, m := range all {
 		err := c.progress.step(func() (string, error) {
 			out, done, err := c.build(ctx, m)
 			if err != nil {
@@ -84,23 +103,10 @@ func (c *cluster) buildAll(ctx context.Context) ([]images.Image, error) {
 			return done, c.publish(m, out)
 		})
 		if err != nil {
-			if i > 0 {
-				cancel(err)
-				err = errors.Join(err, <-pictures)
-			}
-			return nil, err
-		}
-		if i == 0 {
-			go func() {
-				var err error
-				if built, err = c.buildImages(ctx); err != nil {
-					cancel(err)
-				}
-				pictures <- err
-			}()
+			return err
 		}
 	}
-	return built, <-pictures
+	return nil
 }
 
 func (c *cluster) buildImages(ctx context.Context) ([]images.Image, error) {
@@ -124,8 +130,6 @@ func (l lines) Write(text []byte) (int, error) {
 	}
 	return len(text), nil
 }
-
-var _ io.Writer = lines{}
 
 // startAll makes what the cluster lacks: nodes, processes, images, objects.
 func (c *cluster) startAll(ctx context.Context, built []images.Image) (changed bool, err error) {
