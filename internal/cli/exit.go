@@ -25,24 +25,31 @@ const (
 	exitInterrupted  = 130
 )
 
-// exits is the exit code of each kind of failure; what is not in it is
-// exitFailed.
+// exits is the exit code of each kind of failure.
 var exits = map[catalog.Code]int{
 	catalog.CodeUsage:        exitUsage,
 	catalog.CodeNoAPI:        exitPrecondition,
+	catalog.CodeNotFound:     exitFailed,
 	catalog.CodeNoPlugin:     exitPrecondition,
+	catalog.CodeDump:         exitFailed,
+	catalog.CodeTruncated:    exitFailed,
+	catalog.CodeHook:         exitFailed,
+	catalog.CodeSpace:        exitFailed,
 	catalog.CodeNoClass:      exitPrecondition,
+	catalog.CodeNotReady:     exitTimeout,
+	catalog.CodeStorage:      exitFailed,
 	catalog.CodeUnsupported:  exitPrecondition,
 	catalog.CodeForbidden:    exitPrecondition,
 	catalog.CodePodSecurity:  exitPrecondition,
-	catalog.CodeNoSecret:     exitPrecondition,
-	catalog.CodeNotReady:     exitTimeout,
 	catalog.CodeBusy:         exitTimeout,
 	catalog.CodeNoRepository: exitNoRepository,
 	catalog.CodeRepoLocked:   exitLocked,
 	catalog.CodeRepoPassword: exitPassword,
 	catalog.CodeRepoPartial:  exitPartial,
+	catalog.CodeMover:        exitFailed,
+	catalog.CodeNoSecret:     exitPrecondition,
 	catalog.CodeInterrupted:  exitInterrupted,
+	catalog.CodeInternal:     exitFailed,
 }
 
 // finished is the error of a command that has said everything already: only

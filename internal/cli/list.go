@@ -46,7 +46,7 @@ func newList(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 		Example: templates.Examples(listExample),
 		RunE:    func(cmd *cobra.Command, args []string) error { return runList(cmd, env, config, o, args) },
 	}
-	o.scopeFlags.add(cmd)
+	o.scopeFlags.add(cmd, "snapshots")
 	cmd.Flags().BoolVar(&o.noHeaders, "no-headers", false, "Leave the column names out")
 	o.output = addOutput(cmd)
 	return withEnvironment(env, cmd)

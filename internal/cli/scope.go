@@ -22,9 +22,10 @@ type scopeFlags struct {
 	backupNamespace string
 }
 
-func (f *scopeFlags) add(cmd *cobra.Command) {
+// add adds the flags; what is what the selector is asked of.
+func (f *scopeFlags) add(cmd *cobra.Command, what string) {
 	cmd.Flags().BoolVarP(&f.all, "all-namespaces", "A", false, "Every namespace of the cluster")
-	cmd.Flags().StringVarP(&f.selector, "selector", "l", "", "Label `selector`: only claims with such labels")
+	cmd.Flags().StringVarP(&f.selector, "selector", "l", "", "Label `selector`: only "+what+" with such labels")
 	addBackupNamespace(cmd, &f.backupNamespace)
 }
 

@@ -21,11 +21,13 @@ func size(n int64) string {
 // span is d for a person: `41s`, `3m08s`, `2h05m`; below ten seconds with one
 // decimal.
 func span(d time.Duration) string {
+	if tenths := d.Round(time.Second / 10); tenths < 10*time.Second {
+		return fmt.Sprintf("%.1fs", tenths.Seconds())
+	}
+	d = d.Round(time.Second)
 	switch {
-	case d < 10*time.Second:
-		return fmt.Sprintf("%.1fs", d.Seconds())
 	case d < time.Minute:
-		return fmt.Sprintf("%.0fs", d.Seconds())
+		return fmt.Sprintf("%ds", int(d.Seconds()))
 	case d < time.Hour:
 		return fmt.Sprintf("%dm%02ds", int(d.Minutes()), int(d.Seconds())%60)
 	}

@@ -64,7 +64,7 @@ const snapshotLong = `
 
 func (o *snapshotOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	o.scopeFlags.add(cmd)
+	o.scopeFlags.add(cmd, "claims")
 	o.progressFlags.add(f)
 	f.StringVar(&o.consistency, "consistency", o.consistency, "auto: dump what is recognised, a failed dump still gives a snapshot; application: a proven dump or nothing; crash: no exec")
 	f.StringVar(&o.plugin, "plugin", "", "Application `plugin` instead of detection; none for no exec")

@@ -1,0 +1,160 @@
+package cli_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/cli"
+)
+
+// Codes and exit codes are API: what a script was written for stays.
+func TestExitsOfCodes(t *testing.T) {
+	want := map[catalog.Code]int{
+		"BS002": 2, "BS003": 4, "BS004": 1, "BS011": 4, "BS012": 1, "BS013": 1, "BS015": 1, "BS016": 1, "BS021": 4, "BS022": 6, "BS023": 1, "BS024": 4,
+		"BS031": 4, "BS032": 4, "BS035": 6, "BS051": 10, "BS052": 11, "BS053": 12, "BS054": 3, "BS055": 1, "BS056": 4, "BS090": 130, "BS099": 1,
+	}
+	if diff := cmp.Diff(want, cli.Exits); diff != "" {
+		t.Errorf("exits (-want +got):\n%s", diff)
+	}
+}
+
+// Every code that the program knows has an exit code and a section in the
+// documentation, and every section belongs to a code.
+func TestEveryCodeIsDocumented(t *testing.T) {
+	codes := codesInSource(t)
+	exits := map[catalog.Code]bool{}
+	for code := range cli.Exits {
+		exits[code] = true
+	}
+	if diff := cmp.Diff(codes, exits); diff != "" {
+		t.Errorf("codes with an exit code (-want +got):\n%s", diff)
+	}
+	text, err := os.ReadFile("../../docs/troubleshooting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := map[catalog.Code]bool{}
+	for _, heading := range regexp.MustCompile(`(?m)^## (BS[0-9]{3}) \S.*$`).FindAllStringSubmatch(string(text), -1) {
+		code := catalog.Code(heading[1])
+		if sections[code] {
+			t.Errorf("two sections for %s", code)
+		}
+		sections[code] = true
+		if anchor := fmt.Sprintf(`<a id="%s"></a>`, code); !strings.Contains(string(text), anchor) {
+			t.Errorf("no anchor %s, which errors point to", anchor)
+		}
+	}
+	if diff := cmp.Diff(codes, sections); diff != "" {
+		t.Errorf("sections (-want +got):\n%s", diff)
+	}
+}
+
+// codesInSource are the values of catalog's constants of type Code.
+func codesInSource(t *testing.T) map[catalog.Code]bool {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "../catalog/failure.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	codes := map[catalog.Code]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		if kind, ok := spec.Type.(*ast.Ident); !ok || kind.Name != "Code" {
+			return true
+		}
+		value, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		codes[catalog.Code(value)] = true
+		return true
+	})
+	if len(codes) == 0 {
+		t.Fatal("no codes found")
+	}
+	return codes
+}
+
+func fail(code catalog.Code) error { return &catalog.Failure{Code: code, Message: string(code)} }
+
+func TestExitCode(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		err  error
+		want int
+	}{
+		{"no error", nil, 0},
+		{"an error without a code", errors.New("connection refused"), 1},
+		{"a failure", fail(catalog.CodeForbidden), 4},
+		{"a wrapped one", fmt.Errorf("plan: %w", fail(catalog.CodeRepoLocked)), 11},
+		{"an interrupt that nobody named", fmt.Errorf("list pods: %w", context.Canceled), 130},
+	} {
+		if got := cli.ExitCode(c.err); got != c.want {
+			t.Errorf("%s: got %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+func TestExitOfRuns(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		usable bool
+		failed []error
+		want   int
+	}{
+		{"all well", true, nil, 0},
+		{"nothing to do", false, nil, 0},
+		{"some failed", true, []error{fail(catalog.CodeDump)}, 3},
+		{"all failed alike", false, []error{fail(catalog.CodeNoClass), fail(catalog.CodeNoClass)}, 4},
+		{"all failed with one exit code", false, []error{fail(catalog.CodeNoClass), fail(catalog.CodeForbidden)}, 4},
+		{"all failed, each its own way", false, []error{fail(catalog.CodeNoClass), fail(catalog.CodeDump)}, 3},
+		{"an interrupt is one, whatever had been done", true, []error{fail(catalog.CodeDump), fail(catalog.CodeInterrupted)}, 130},
+	} {
+		if got := cli.ExitOf(c.usable, c.failed); got != c.want {
+			t.Errorf("%s: got %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+func TestPrintError(t *testing.T) {
+	full := &catalog.Failure{
+		Code: catalog.CodeDump, Message: "snapshot of shop/data not taken: dump in pod mysql-0 failed", Cause: errors.New("line one\nline \x1b[2Jtwo\u009b"),
+		State: "app running", Next: "try again",
+	}
+	for _, c := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"without a code", errors.New("connection refused"), "error: connection refused\n"},
+		{"with all that a person needs, on lines of their own", full, `error: snapshot of shop/data not taken: dump in pod mysql-0 failed [BS012]
+  cause: line one; line  [2Jtwo 
+  state: app running
+  next:  try again
+  docs:  docs/troubleshooting.md#BS012
+`},
+		{"joined ones, one after the other", errors.Join(errors.New("a"), errors.Join(fail(catalog.CodeBusy), errors.New("c"))),
+			"error: a\nerror: BS035 [BS035]\n  docs:  docs/troubleshooting.md#BS035\nerror: c\n"},
+	} {
+		var got strings.Builder
+		cli.PrintError(&got, c.err)
+		if diff := cmp.Diff(c.want, got.String()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", c.name, diff)
+		}
+	}
+}
