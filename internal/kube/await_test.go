@@ -45,7 +45,10 @@ func newServer(t *testing.T, version string, items ...*snapshotv1.VolumeSnapshot
 		}
 		return true, s.list.DeepCopy(), nil
 	})
-	s.snapshots.PrependWatchReactor("volumesnapshots", func(clienttesting.Action) (bool, watch.Interface, error) {
+	s.snapshots.PrependWatchReactor("volumesnapshots", func(a clienttesting.Action) (bool, watch.Interface, error) {
+		if labels := a.(clienttesting.WatchAction).GetWatchRestrictions().Labels.String(); labels != ours {
+			t.Errorf("watch of %q, want %q", labels, ours)
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		w := watch.NewRaceFreeFake()
@@ -73,6 +76,7 @@ func (s *server) watching() *watch.RaceFreeFakeWatcher {
 }
 
 func (s *server) counts() (lists, watches int) {
+	synctest.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lists, len(s.watches)
@@ -181,6 +185,58 @@ func TestAwaitReadsItsOwnWrites(t *testing.T) {
 		}
 		equal(t, "calls", versions{{"a=9"}, {"a=9", "b=6"}, {"b=6"}}, seen)
 	})
+}
+
+// What we label is there at once too.
+func TestAwaitReadsItsOwnLabels(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(t, "5", object("a", "4"))
+		s.snapshots.PrependReactor("patch", "volumesnapshots", func(clienttesting.Action) (bool, runtime.Object, error) {
+			return true, object("a", "9"), nil
+		})
+		var seen versions
+		result := s.background(t.Context(), seen.until(2))
+		s.watching() // and silent
+		if _, err := s.Label(t.Context(), fromObject(object("a", "4"))); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-result; err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "calls", versions{{"a=4"}, {"a=9"}}, seen)
+	})
+}
+
+// An answer of ours that comes late changes nothing: the watch knew it all.
+func TestBoardDropsLateAnswers(t *testing.T) {
+	b := newFakes(nil, nil).board("shop")
+	store := &boardStore{board: b, ctx: t.Context()}
+	look := func() (seen []string) {
+		all, _, err := b.look()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range all {
+			seen = append(seen, s.Name+"="+s.ResourceVersion)
+		}
+		return seen
+	}
+	if err := store.Replace([]any{object("a", "5")}, "8"); err != nil {
+		t.Fatal(err)
+	}
+	b.put(object("gone", "7")) // deleted since, says the watch
+	b.put(object("a", "4"))
+	equal(t, "after late answers", []string{"a=5"}, look())
+	b.put(object("a", "10"))
+	if err := store.Update(object("a", "12")); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "after a newer event", []string{"a=12"}, look())
+	if err := store.Delete(object("a", "13")); err != nil {
+		t.Fatal(err)
+	}
+	store.UpdateResourceVersion("13")
+	equal(t, "after its deletion", []string(nil), look())
 }
 
 // A watch that the server ends is begun anew, with a list where the old

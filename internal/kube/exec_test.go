@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"testing"
@@ -218,6 +219,9 @@ func TestExec(t *testing.T) {
 					t.Errorf("error %v, want %v", err, tooSlow)
 				}
 				<-ended // the command has seen its input end
+				if stacks := new(strings.Builder); pprof.Lookup("goroutine").WriteTo(stacks, 2) != nil || strings.Contains(stacks.String(), "(*outlet).hand") {
+					t.Errorf("a stream is still handed on:\n%s", stacks)
+				}
 			})
 			t.Run("a writer that fails: the command is not held up, and the error not lost", func(t *testing.T) {
 				c, _ := execServer(t, test.webSocket, func(p process) {

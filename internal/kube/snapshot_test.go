@@ -1,8 +1,11 @@
 package kube
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -17,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
@@ -105,6 +109,32 @@ func TestCreateTakesWhatAnEarlierAttemptMade(t *testing.T) {
 		equal(t, "snapshot", want, got)
 		equal(t, "attempts", 2, attempts)
 	})
+}
+
+// ^C while the server is at it: what it makes is known, so that it can be
+// removed.
+func TestCreateIsNotInterrupted(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		interrupt()
+		v := there("uid-1", "7")
+		v.TypeMeta = metav1.TypeMeta{Kind: "VolumeSnapshot", APIVersion: "snapshot.storage.k8s.io/v1"}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusCreated)
+		_ = json.NewEncoder(w).Encode(v) // the client may have gone
+	}))
+	defer server.Close()
+	c, err := Connect(&rest.Config{Host: server.URL}, "v1.2.3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.Create(ctx, wanted())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := wanted()
+	want.UID, want.ResourceVersion, want.Created = "uid-1", "7", created.UTC()
+	equal(t, "snapshot", want, got)
 }
 
 func TestCreateTakesNobodyElsesSnapshot(t *testing.T) {

@@ -21,7 +21,7 @@ type outlet struct {
 	changed sync.Cond
 	waiting []byte // not yet taken by writer
 	ended   bool   // nothing more is to come
-	closed  bool   // nothing more may be handed on
+	deaf    bool   // nobody takes anything any more
 	err     error  // of writer
 }
 
@@ -40,10 +40,10 @@ func newOutlet(writer io.Writer) *outlet {
 func (o *outlet) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for len(o.waiting) > outletRoom && o.err == nil && !o.closed {
+	for len(o.waiting) > outletRoom {
 		o.changed.Wait()
 	}
-	if o.err == nil && !o.closed && !o.ended {
+	if !o.deaf {
 		o.waiting = append(o.waiting, p...)
 		o.changed.Broadcast()
 	}
@@ -60,9 +60,9 @@ func (o *outlet) hand() {
 		}
 		if _, err := o.writer.Write(chunk); err != nil {
 			o.mu.Lock()
-			o.err, o.waiting = err, nil
-			o.changed.Broadcast()
-			o.mu.Unlock()
+			defer o.mu.Unlock()
+			o.err = err
+			o.drop()
 			return
 		}
 	}
@@ -72,16 +72,19 @@ func (o *outlet) hand() {
 func (o *outlet) take() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for len(o.waiting) == 0 && !o.ended && !o.closed {
+	for len(o.waiting) == 0 && !o.ended && !o.deaf {
 		o.changed.Wait()
 	}
 	chunk := o.waiting
 	o.waiting = nil
 	o.changed.Broadcast()
-	if o.closed || len(chunk) == 0 {
-		return nil
-	}
 	return chunk
+}
+
+// drop makes the outlet swallow all from now on. The caller holds the lock.
+func (o *outlet) drop() {
+	o.deaf, o.waiting = true, nil
+	o.changed.Broadcast()
 }
 
 // finish waits until all has been handed on, and is the writer's error; or
@@ -104,8 +107,7 @@ func (o *outlet) finish(ctx context.Context) error {
 // that has begun.
 func (o *outlet) cut() {
 	o.mu.Lock()
-	o.closed, o.waiting = true, nil
-	o.changed.Broadcast()
+	o.drop()
 	o.mu.Unlock()
 	<-o.done
 }
