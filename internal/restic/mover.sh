@@ -72,6 +72,24 @@ listen() {
 	printf 'errors=%s\n%.1000s\n%s%.600s\n%.600s\n' "$errors" "$summary" "$first" "$last" "$final" >&3
 }
 
+# alarm stops process $2 after $1 seconds, and a minute later for good. It is
+# told by TERM that nobody needs it any more. (timeout can lose a TERM that
+# comes while it starts, and leave its program running: seen. So can this
+# shell before its own trap stands: that it does is what the file says.)
+alarm() {
+	nap=''
+	trap 'kill "$nap" 2>/dev/null; exit 0' TERM
+	: >"$pipe.armed"
+	for signal in TERM KILL; do
+		sleep "$1" &
+		nap=$!
+		wait "$nap"
+		: >"$pipe.late"
+		kill -s "$signal" "$2"
+		set -- 60 "$2"
+	done
+}
+
 # call runs restic as step $1 within $2 seconds and leaves its exit code in
 # code, 124 if the time was up, and what there is to report in said.
 call() {
@@ -84,8 +102,10 @@ call() {
 	listener=$!
 	out=$pipe
 	if [ "$step" = check ]; then out=/dev/null; fi
-	timeout "$seconds" restic "$@" >"$out" 2>"$pipe" 4>&- &
+	restic "$@" >"$out" 2>"$pipe" 4>&- &
 	child=$!
+	alarm "$seconds" "$child" >/dev/null 2>&1 4>&- &
+	timer=$!
 	# The signal came before there was a child to hand it on to. One that is
 	# not yet the program that it will be loses it.
 	if [ -n "$stopped" ]; then
@@ -93,13 +113,12 @@ call() {
 		kill -TERM "$child" 2>/dev/null
 	fi
 	await "$child"
-	# timeout says 124, or, where it is the process itself that becomes
-	# restic, restic says that it was interrupted.
-	case $stopped$code in
-	124 | 130 | 143) code=124 ;;
-	yes143) code=130 ;;
-	esac
 	ended=$code
+	if [ -n "$stopped" ] && [ "$ended" -eq 143 ]; then ended=130; fi
+	until [ -e "$pipe.armed" ]; do sleep 1; done
+	kill "$timer"
+	await "$timer"
+	if [ -e "$pipe.late" ]; then ended=124; fi
 	# The pipe does not end before the last program lets go of it that restic
 	# may have left behind: the listener is told instead.
 	printf '\n%s\n' "$end" >&4
@@ -107,7 +126,7 @@ call() {
 	exec 4>&-
 	code=$ended child=''
 	said=$(cat "$pipe.said")
-	rm -f "$pipe" "$pipe.said"
+	rm -f "$pipe" "$pipe.said" "$pipe.late" "$pipe.armed"
 }
 
 # await waits until process $1 is over, however many signals come between,

@@ -51,7 +51,7 @@ func inShells(t *testing.T, f func(t *testing.T, c *container)) {
 			if shell == "busybox" {
 				c.shell = append(c.shell, "sh")
 			}
-			for _, program := range []string{"cat", "mkfifo", "rm", "sleep", "timeout"} {
+			for _, program := range []string{"cat", "mkfifo", "rm", "sleep"} {
 				if shell != "busybox" {
 					path, err = exec.LookPath(program)
 					must(t, err)
