@@ -33,8 +33,8 @@ check: build ## Format, vet, staticcheck, unit tests with -race, tidy, generated
 	go vet $(PACKAGES)
 	$(TOOL) staticcheck $(PACKAGES)
 	cd testdata/cluster/csi && go vet ./...
-	shellcheck -s sh $$(git ls-files 'plugins/**.sh' 'testdata/**.sh' 'internal/**.sh')
-	shellcheck .ci/run
+	shellcheck -s sh $$(git ls-files 'plugins/**.sh' 'internal/**.sh')
+	shellcheck .ci/run $$(git ls-files 'testdata/**.sh')
 	$(TOOL) validate-krew-manifest -skip-install -manifest krew/backsnap.yaml
 	$(RACE) ./... ./testdata/cluster/...
 	go mod tidy -diff
