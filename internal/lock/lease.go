@@ -22,8 +22,8 @@ import (
 
 // Options say how long to wait. The zero value waits for no live holder.
 type Options struct {
-	// Timeout is how long to wait until a live holder lets go. One that seems
-	// to be dead is watched for its lease's duration whatever Timeout is.
+	// Timeout is how long to wait in all until live holders let go. One that
+	// seems to be dead is watched for its lease's duration whatever Timeout is.
 	Timeout time.Duration
 	// Duration is for how long a lease holds without being renewed, in whole
 	// seconds; 0 is 15 s. It is renewed every third of it.
@@ -33,6 +33,7 @@ type Options struct {
 const (
 	defaultDuration = 15 * time.Second
 	releaseTimeout  = 10 * time.Second
+	answerTimeout   = 10 * time.Second
 	watchPause      = time.Second // before a watch that broke is tried again
 )
 
@@ -61,10 +62,14 @@ func Namespaces(ctx context.Context, client kubernetes.Interface, namespaces []s
 		h.wg.Wait()
 		return h.release(ctx)
 	})
+	deadline := time.Now().Add(o.Timeout)
 	for _, namespace := range slices.Compact(slices.Sorted(slices.Values(namespaces))) {
-		l, err := h.acquire(ctx, client.CoordinationV1().Leases(namespace), namespace, o.Timeout)
+		l, err := h.acquire(ctx, client.CoordinationV1().Leases(namespace), namespace, deadline)
 		if err != nil {
-			return nil, nil, errors.Join(err, release())
+			if left := release(); left != nil {
+				err = errors.Join(err, left)
+			}
+			return nil, nil, err
 		}
 		h.held = append(h.held, l)
 		h.wg.Go(func() {
@@ -95,8 +100,7 @@ type lease struct {
 }
 
 // acquire waits until the lease of namespace is ours.
-func (h *leases) acquire(ctx context.Context, door coordinationclient.LeaseInterface, namespace string, timeout time.Duration) (*lease, error) {
-	deadline := time.Now().Add(timeout)
+func (h *leases) acquire(ctx context.Context, door coordinationclient.LeaseInterface, namespace string, deadline time.Time) (*lease, error) {
 	view := view{fallback: h.duration}
 	for {
 		l, there, err := h.create(ctx, door, namespace)
@@ -122,11 +126,21 @@ func (h *leases) acquire(ctx context.Context, door coordinationclient.LeaseInter
 	}
 }
 
+// write sends a write whose answer is waited for whatever happens to ctx: a
+// lease that was taken must be known, to be given back.
+func write(ctx context.Context, send func(context.Context) (*coordinationv1.Lease, error)) (*coordinationv1.Lease, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), answerTimeout)
+	defer cancel()
+	return send(ctx)
+}
+
 // create makes the lease; else there is the one that exists.
 func (h *leases) create(ctx context.Context, door coordinationclient.LeaseInterface, namespace string) (l *lease, there *coordinationv1.Lease, err error) {
 	for {
 		sent := time.Now()
-		object, err := door.Create(ctx, h.claim(&coordinationv1.Lease{}, sent), metav1.CreateOptions{})
+		object, err := write(ctx, func(ctx context.Context) (*coordinationv1.Lease, error) {
+			return door.Create(ctx, h.claim(&coordinationv1.Lease{}, sent), metav1.CreateOptions{})
+		})
 		if err == nil {
 			return &lease{door: door, namespace: namespace, object: object, written: sent}, nil, nil
 		}
@@ -143,7 +157,9 @@ func (h *leases) create(ctx context.Context, door coordinationclient.LeaseInterf
 // takeOver writes us into a lease that is free; nil if it has changed since.
 func (h *leases) takeOver(ctx context.Context, door coordinationclient.LeaseInterface, namespace string, there *coordinationv1.Lease) (*lease, error) {
 	sent := time.Now()
-	object, err := door.Update(ctx, h.claim(there.DeepCopy(), sent), metav1.UpdateOptions{})
+	object, err := write(ctx, func(ctx context.Context) (*coordinationv1.Lease, error) {
+		return door.Update(ctx, h.claim(there.DeepCopy(), sent), metav1.UpdateOptions{})
+	})
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return nil, nil
 	}

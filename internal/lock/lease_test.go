@@ -3,6 +3,9 @@ package lock
 import (
 	"context"
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"strconv"
 	"sync"
@@ -17,7 +20,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/diff"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/rest"
 	clienttesting "k8s.io/client-go/testing"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
@@ -122,7 +127,7 @@ func (s *server) takes(t *testing.T, run catalog.Run) (release func() error, kil
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	h := &leases{run: run, holder: "pid 1 on there", duration: defaultDuration}
-	l, err := h.acquire(ctx, s.CoordinationV1().Leases("shop"), "shop", 0)
+	l, err := h.acquire(ctx, s.CoordinationV1().Leases("shop"), "shop", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +213,7 @@ func TestBusy(t *testing.T) {
 			Message: "namespace shop is taken by run 20261122-010000-abcd (pid 1 on there) since " + began.UTC().Format(time.RFC3339),
 			State:   "nothing changed",
 			Next:    "wait until that run has ended, or let this one wait: --lock-timeout=10m",
-		}), errors.Unwrap(joined(err)))
+		}), err)
 		equal(t, "time waited", time.Duration(0), time.Since(asked))
 		equal(t, "lease of the other namespace", "", s.held("crm"))
 		if err := release(); err != nil {
@@ -216,19 +221,6 @@ func TestBusy(t *testing.T) {
 		}
 	})
 }
-
-// joined makes an errors.Join of one error one that unwraps.
-func joined(err error) error {
-	var f *catalog.Failure
-	if errors.As(err, &f) {
-		return wrapper{f}
-	}
-	return err
-}
-
-type wrapper struct{ error }
-
-func (w wrapper) Unwrap() error { return w.error }
 
 func TestWaitForALiveHolder(t *testing.T) {
 	t.Run("until it lets go", func(t *testing.T) {
@@ -412,6 +404,31 @@ func TestOwnLeaseIsTaken(t *testing.T) {
 	})
 }
 
+// ^C while the server is at it: the lease is known, and given back.
+func TestTakingIsNotInterrupted(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	var methods []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		interrupt()
+		methods = append(methods, r.Method)
+		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+		_, _ = io.Copy(w, r.Body) // the client may have gone
+	}))
+	defer server.Close()
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, release, err := Namespaces(ctx, client, []string{"shop"}, mine, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := release(); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "requests", []string{"POST", "DELETE"}, methods)
+}
+
 func TestLost(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -533,5 +550,5 @@ func TestForbidden(t *testing.T) {
 		Cause:   denied,
 		State:   "nothing changed",
 		Next:    "ask for that right, and see whether you have it: kubectl auth can-i create leases.coordination.k8s.io -n shop",
-	}), errors.Unwrap(joined(err)))
+	}), err)
 }
