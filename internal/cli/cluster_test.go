@@ -101,6 +101,7 @@ func (c *cluster) repositories(namespace string) []catalog.Repository {
 			found = append(found, r.repository())
 		}
 	}
+	slices.SortFunc(found, func(a, b catalog.Repository) int { return cmp.Compare(a.Name, b.Name) })
 	return found
 }
 
@@ -313,7 +314,7 @@ func (c *cluster) report(m worldMover) string {
 	}
 	if step == "backup" && (m.Restic.Exit == 0 || m.Restic.Exit == 3) {
 		sum := sha256.Sum256([]byte(m.Snapshot + m.Repository))
-		text += fmt.Sprintf(`{"message_type":"summary","snapshot_id":"%s","total_bytes_processed":12562776064,"data_added_packed":432013312,"total_files_processed":3,"total_duration":1.5}`, hex.EncodeToString(sum[:])) + "\n"
+		text += fmt.Sprintf(`{"message_type":"summary","snapshot_id":"%s","total_bytes_processed":104857600,"data_added_packed":41943040,"total_files_processed":3,"total_duration":1.5}`, hex.EncodeToString(sum[:])) + "\n"
 	}
 	return text
 }
@@ -322,8 +323,41 @@ func (c *cluster) MoverLog(_ context.Context, _, pod string) (io.ReadCloser, err
 	if strings.HasPrefix(pod, "init-") {
 		return io.NopCloser(strings.NewReader("created restic repository\n")), nil
 	}
-	return io.NopCloser(strings.NewReader(`{"message_type":"status","seconds_elapsed":60,"seconds_remaining":72,"percent_done":0.46,"total_files":3,"total_bytes":12562776064,"bytes_done":5797000000}` + "\n")), nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m := c.mover(strings.TrimSuffix(pod, "-abcde"))
+	if len(m.Restic.Percent) == 0 {
+		return &resticLog{percent: []int{46}}, nil
+	}
+	return &resticLog{percent: m.Restic.Percent}, nil
 }
+
+// resticLog is the log of a backup of 100 MiB: a line at once and one every
+// three seconds.
+type resticLog struct {
+	percent []int
+	said    int
+	rest    string
+}
+
+func (l *resticLog) Read(p []byte) (int, error) {
+	if l.rest == "" {
+		if l.said == len(l.percent) {
+			return 0, io.EOF
+		}
+		if l.said > 0 {
+			time.Sleep(3 * time.Second)
+		}
+		n := l.percent[l.said]
+		l.said++
+		l.rest = fmt.Sprintf(`{"message_type":"status","seconds_elapsed":%d,"seconds_remaining":%d,"total_bytes":104857600,"bytes_done":%d}`+"\n", n, 100-n, n<<20)
+	}
+	n := copy(p, l.rest)
+	l.rest = l.rest[n:]
+	return n, nil
+}
+
+func (l *resticLog) Close() error { return nil }
 
 func (c *cluster) Movers(context.Context, string) ([]restic.Mover, error) {
 	var found []restic.Mover

@@ -24,6 +24,8 @@ type progress interface {
 	catalog.Watcher
 	// text reports whether sentences may stand beside the events.
 	text() bool
+	// Close returns when nothing of an event will be written any more: later
+	// ones are dropped.
 	Close()
 	// Result is the end of it, after Close.
 	Result(now time.Time, r report)
@@ -105,9 +107,10 @@ func (silent) Result(time.Time, report) {}
 // plain writes one greppable line a change: no control characters, uploads at
 // steps of ten per cent or every thirty seconds.
 type plain struct {
-	mu    sync.Mutex
-	w     io.Writer
-	shown map[string]shown // last line of each upload
+	mu     sync.Mutex
+	w      io.Writer
+	closed bool
+	shown  map[string]shown // last line of each upload
 }
 
 type shown struct {
@@ -116,7 +119,12 @@ type shown struct {
 }
 
 func (p *plain) text() bool { return true }
-func (p *plain) Close()     {}
+
+func (p *plain) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+}
 
 func (p *plain) Result(now time.Time, r report) {
 	n := r.sums()
@@ -129,7 +137,7 @@ func (p *plain) Result(now time.Time, r report) {
 func (p *plain) Event(e catalog.Event) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if e.State == catalog.Progress && !p.due(e) {
+	if p.closed || e.State == catalog.Progress && !p.due(e) {
 		return
 	}
 	fields := pairs(
@@ -194,8 +202,11 @@ func number(n int64) string {
 }
 
 func rate(bytes int64) string {
-	if bytes == 0 {
+	switch {
+	case bytes == 0:
 		return ""
+	case bytes < 1<<20:
+		return fmt.Sprintf("%dKiB/s", bytes>>10)
 	}
 	return fmt.Sprintf("%dMiB/s", bytes>>20)
 }
@@ -212,8 +223,9 @@ func short(id string) string { return id[:min(len(id), 8)] }
 
 // ndjson writes one JSON document a line.
 type ndjson struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu     sync.Mutex
+	w      io.Writer
+	closed bool
 }
 
 // line is one event as a script reads it. Fields are only ever added.
@@ -251,7 +263,12 @@ type totals struct {
 }
 
 func (p *ndjson) text() bool { return false }
-func (p *ndjson) Close()     {}
+
+func (p *ndjson) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+}
 
 func (p *ndjson) Result(now time.Time, r report) {
 	n := r.sums()
@@ -266,6 +283,11 @@ func (p *ndjson) Result(now time.Time, r report) {
 }
 
 func (p *ndjson) Event(e catalog.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
 	kind := "progress"
 	switch e.State {
 	case catalog.Warning:
@@ -275,7 +297,7 @@ func (p *ndjson) Event(e catalog.Event) {
 	}
 	p.write(line{
 		Time: e.Time.UTC(), Type: kind, Run: e.Run, Phase: e.Phase, State: e.State, Namespace: e.Namespace, App: e.App, Claim: e.Claim,
-		Pod: e.Pod, Name: e.Name, Repository: e.Repository, Tool: e.Tool, Message: e.Message, BytesDone: e.Bytes, BytesTotal: e.Total,
+		Pod: e.Pod, Name: e.Name, Repository: e.Repository, Tool: e.Tool, Message: printable(e.Message), BytesDone: e.Bytes, BytesTotal: e.Total,
 		BytesRate: e.Rate, Left: int64(e.Left.Seconds()), Took: e.Took.Seconds(), Copy: e.Copy, Added: e.Added,
 	})
 }
@@ -285,7 +307,5 @@ func (p *ndjson) write(l line) {
 	if err != nil {
 		return // numbers and strings always marshal
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.w.Write(append(text, '\n'))
 }

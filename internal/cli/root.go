@@ -78,6 +78,7 @@ func newOptions(env *Env) *cobra.Command {
 	cmd := options.NewCmdOptions(env.Out)
 	cmd.Example = templates.Examples("# The flags that every command takes\nkubectl backsnap options")
 	cmd.Args = noArguments
+	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) { cmd.Usage() }) // kubectl's own prints nothing
 	return cmd
 }
 

@@ -17,16 +17,14 @@ import (
 
 // scopeFlags say which claims or snapshots a command is about.
 type scopeFlags struct {
-	all             bool
-	selector        string
-	backupNamespace string
+	all      bool
+	selector string
 }
 
 // add adds the flags; what is what the selector is asked of.
 func (f *scopeFlags) add(cmd *cobra.Command, what string) {
 	cmd.Flags().BoolVarP(&f.all, "all-namespaces", "A", false, "Every namespace of the cluster")
 	cmd.Flags().StringVarP(&f.selector, "selector", "l", "", "Label `selector`: only "+what+" with such labels")
-	addBackupNamespace(cmd, &f.backupNamespace)
 }
 
 func addBackupNamespace(cmd *cobra.Command, namespace *string) {
@@ -36,7 +34,7 @@ func addBackupNamespace(cmd *cobra.Command, namespace *string) {
 // targets reads the arguments of a command; scope is what they and the flags
 // cover. namespace is the one that the kubeconfig or -n names.
 func (f *scopeFlags) targets(args []string, namespace string) ([]snapshot.Target, catalog.Scope, error) {
-	scope := catalog.Scope{All: f.all, BackupNamespace: f.backupNamespace}
+	scope := catalog.Scope{All: f.all}
 	if f.all && len(args) > 0 {
 		return nil, scope, errors.New("--all-namespaces together with targets: want one or the other")
 	}

@@ -7,15 +7,27 @@ import (
 
 // size is n bytes for a person: `2.1 GiB`.
 func size(n int64) string {
-	const unit = 1024
-	if n < unit {
+	if n < 1024 {
 		return fmt.Sprintf("%d B", n)
 	}
-	value, prefix := float64(n)/unit, 0
-	for value >= unit && prefix < 4 {
-		value, prefix = value/unit, prefix+1
+	bytes, unit := unitOf(n)
+	return fmt.Sprintf("%.1f %s", float64(n)/bytes, unit)
+}
+
+// share is a part of n bytes for a person: `5.4/11.7 GiB`.
+func share(part, n int64) string {
+	bytes, unit := unitOf(n)
+	return fmt.Sprintf("%.1f/%.1f %s", float64(part)/bytes, float64(n)/bytes, unit)
+}
+
+// unitOf is the unit to write n bytes in, and its bytes.
+func unitOf(n int64) (bytes float64, unit string) {
+	bytes = 1024
+	prefix := 0
+	for float64(n) >= bytes*1024 && prefix < 4 {
+		bytes, prefix = bytes*1024, prefix+1
 	}
-	return fmt.Sprintf("%.1f %ciB", value, "KMGTP"[prefix])
+	return bytes, "KMGTP"[prefix:prefix+1] + "iB"
 }
 
 // span is d for a person: `41s`, `3m08s`, `2h05m`; below ten seconds with one

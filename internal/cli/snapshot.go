@@ -20,6 +20,7 @@ type snapshotOptions struct {
 	consistency, plugin, class string
 	retain, repository, image  string
 	timezone, dryRun           string
+	backupNamespace            string
 	pin                        bool
 	dumpTimeout, timeout       time.Duration
 	parallel                   int
@@ -65,6 +66,7 @@ const snapshotLong = `
 func (o *snapshotOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	o.scopeFlags.add(cmd, "claims")
+	addBackupNamespace(cmd, &o.backupNamespace)
 	o.progressFlags.add(f)
 	f.StringVar(&o.consistency, "consistency", o.consistency, "auto: dump what is recognised, a failed dump still gives a snapshot; application: a proven dump or nothing; crash: no exec")
 	f.StringVar(&o.plugin, "plugin", "", "Application `plugin` instead of detection; none for no exec")
@@ -153,5 +155,6 @@ func (s *session) read(run catalog.Run, namespace string, args []string) (err er
 		return err
 	}
 	s.request.Targets, s.scope, err = o.targets(args, namespace)
+	s.scope.BackupNamespace = o.backupNamespace
 	return err
 }

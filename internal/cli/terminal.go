@@ -20,6 +20,7 @@ type terminal struct {
 	colour bool
 	live   []*liveLine // under way, in order of their start
 	drawn  int         // lines on the screen that will be redrawn
+	closed bool
 }
 
 type liveLine struct{ key, text string }
@@ -36,7 +37,7 @@ func newTerminal(w io.Writer, width int, colour bool) *terminal {
 func (t *terminal) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.live, t.drawn = nil, 0
+	t.live, t.drawn, t.closed = nil, 0, true
 }
 
 func (t *terminal) text() bool { return true }
@@ -47,6 +48,9 @@ func (t *terminal) Result(_ time.Time, r report) { fmt.Fprintf(t.w, "%s\n", r.su
 func (t *terminal) Event(e catalog.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
 	var screen strings.Builder
 	if t.drawn > 0 {
 		fmt.Fprintf(&screen, "\x1b[%dA\r\x1b[J", t.drawn)
@@ -155,7 +159,7 @@ func bar(e catalog.Event) string {
 	if done < cells {
 		arrow += ">" + strings.Repeat("-", cells-done-1)
 	}
-	text := fmt.Sprintf("[%s] %3d%%  %s/%s", arrow, percent(e), size(e.Bytes), size(e.Total))
+	text := fmt.Sprintf("[%s] %3d%%  %s", arrow, percent(e), share(e.Bytes, e.Total))
 	if e.Rate > 0 {
 		text += fmt.Sprintf("  %s/s", size(e.Rate))
 	}

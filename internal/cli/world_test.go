@@ -75,6 +75,8 @@ type worldError struct {
 	Takes string `json:"takes,omitempty"` // 10s
 	// Stuck is why the mover's pod never starts: `ImagePullBackOff: no such image`.
 	Stuck string `json:"stuck,omitempty"`
+	// Percent is the progress that it logs, a line every three seconds.
+	Percent []int `json:"percent,omitempty"`
 	// Exists: a repository is there already.
 	Exists bool `json:"exists,omitempty"`
 }

@@ -1,0 +1,171 @@
+package cli_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"sigs.k8s.io/yaml"
+
+	"github.com/backsnap/kubectl-backsnap/internal/cli"
+)
+
+// shopWorld is two databases, each in a namespace of its own, that are copied.
+func shopWorld() *world {
+	pod := func(namespace string) worldPod {
+		return worldPod{Name: namespace + "/mysql-0", Owner: "statefulset/mysql", Image: "mysql:8.4", Claims: []string{"data"}, Database: &database{Waits: 2}}
+	}
+	return &world{
+		Classes: []worldClass{{Name: "snap", Driver: "csi.example.com", Default: true}, {Name: "other", Driver: "csi.example.com"}},
+		Claims: []worldClaim{
+			{Name: "crm/data", Driver: "csi.example.com", Labels: map[string]string{"tier": "data"}},
+			{Name: "shop/data", Driver: "csi.example.com", Labels: map[string]string{"tier": "data"}},
+			{Name: "shop/uploads", Driver: "csi.example.com"},
+		},
+		Pods:         []worldPod{pod("crm"), pod("shop")},
+		Repositories: []worldRepository{{Name: "main", Address: "s3:s3.example.com/acme", Cluster: "prod-eu"}, {Name: "new", Address: "s3:s3.example.com/new", Cluster: "prod-eu"}},
+		Snapshots: []worldSnapshot{
+			{Name: "crm/data-1", Claim: "crm/data", Run: "20261121-011500-p9aa", Retain: "days"},
+			{Name: "shop/data-1", Claim: "shop/data", Run: "20261121-011500-p9aa", Retain: "calendar"},
+		},
+	}
+}
+
+// Every flag does something: each is on one line here, with what is to be
+// seen with it and not without it. What is seen is all that was said, the exit
+// code and the world that is left.
+func TestEveryFlagHasAnEffect(t *testing.T) {
+	type effect struct{ base, flag, shows string }
+	commands := map[string]map[string]effect{
+		"snapshot": {
+			"all-namespaces":              {"", "-A", "created in crm"},
+			"allow-missing-template-keys": {"-o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
+			"backup-namespace":            {"", "--backup-namespace=elsewhere", "no repository in namespace elsewhere"},
+			"color":                       {"--progress=tty", "--color=always", "\x1b[32m"},
+			"consistency":                 {"", "--consistency=application", "BS011"},
+			"dry-run":                     {"", "--dry-run=client", "exit 0\nPlan"},
+			"dump-timeout":                {"", "--dump-timeout=90s", "90 seconds"},
+			"lock-dir":                    {"", "--lock-dir=/slots", `slots in "/slots"`},
+			"lock-slots":                  {"", "--lock-slots=2", "2 slots"},
+			"lock-timeout":                {"", "--lock-timeout=9m", "wait 9m0s"},
+			"output":                      {"", "-o json", `"kind": "SnapshotRun"`},
+			"parallel":                    {"-A", "--parallel=1", "01:16:0"}, // alone, a dump waits a minute in vain for the other
+			"pin":                         {"", "--pin", "pinned: true"},
+			"plugin":                      {"", "--plugin=postgres", "dump by plugin postgres"},
+			"progress":                    {"", "--progress=json", `"type":"progress"`},
+			"quiet":                       {"", "-q", ")\n--\n--\n"},
+			"repository":                  {"", "--repository=new", "app-consistent, off-site 3ac951c2"},
+			"restic-image":                {"", "--restic-image=registry.example.com/restic", "image registry.example.com/restic"},
+			"retain":                      {"", "--retain=3d", `deleteAfter: "2026-11-25"`},
+			"selector":                    {"", "-l tier=none", "no PersistentVolumeClaim is selected"},
+			"snapshot-class":              {"", "--snapshot-class=other", "class: other"},
+			"template":                    {"-o go-template", "--template={{.kind}}", "SnapshotRun"},
+			"timeout":                     {"", "--timeout=3s", "BS022"},
+			"timezone":                    {"--retain=calendar", "--timezone=Pacific/Honolulu", `daily: "2026-11-21"`},
+		},
+		"list": {
+			"all-namespaces":              {"", "-A", "NAMESPACE"},
+			"allow-missing-template-keys": {"-o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
+			"no-headers":                  {"", "--no-headers", "exit 0\ndata-1"},
+			"output":                      {"", "-o name", "volumesnapshot.snapshot.storage.k8s.io/data-1"},
+			"selector":                    {"", "-l backsnap.sh/retain=days", "No restore points found"},
+			"template":                    {"-o go-template", "--template={{.kind}}", "RestorePointList"},
+		},
+		"version": {
+			"allow-missing-template-keys": {"-o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
+			"output":                      {"", "-o json", `"kind": "Version"`},
+			"server":                      {"", "--server", "v1.36.3"},
+			"template":                    {"-o go-template", "--template={{.kind}}", "Version"},
+		},
+		"repo init": {
+			"allow-missing-template-keys": {"new -o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
+			"backup-namespace":            {"new", "--backup-namespace=elsewhere", "BS056"},
+			"cluster-name":                {"new", "--cluster-name=prod-us", "this cluster is called prod-eu"},
+			"color":                       {"stuck --progress=tty", "--color=always", "\x1b[33m"},
+			"for-namespace":               {"each", "--for-namespace=shop", "repository/each initialised"},
+			"output":                      {"new", "-o name", "secret/new"},
+			"progress":                    {"stuck", "--progress=json", `"type":"warning"`},
+			"quiet":                       {"stuck", "-q", "exit 1\n--\nerror"},
+			"restic-image":                {"new", "--restic-image=registry.example.com/restic", "image registry.example.com/restic"},
+			"template":                    {"new -o go-template", "--template={{.kind}}", "Repository"},
+			"timeout":                     {"new", "--timeout=7m", "deadline 37m"},
+		},
+		"repo list": {
+			"allow-missing-template-keys": {"-o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
+			"backup-namespace":            {"", "--backup-namespace=elsewhere", "No repositories found in namespace elsewhere"},
+			"no-headers":                  {"", "--no-headers", "exit 0\neach"},
+			"output":                      {"", "-o name", "secret/main"},
+			"template":                    {"-o go-template", "--template={{.kind}}", "RepositoryList"},
+		},
+	}
+	for name, flags := range ownFlags() {
+		for _, flag := range flags {
+			e, known := commands[name][flag]
+			if !known {
+				t.Errorf("%s --%s: does it do anything?", name, flag)
+			}
+			t.Run(name+" --"+flag, func(t *testing.T) {
+				without, with := observe(t, name, e.base), observe(t, name, e.base+" "+e.flag)
+				if !strings.Contains(with, e.shows) {
+					t.Errorf("%q is not to be seen with %s:\n%s", e.shows, e.flag, with)
+				}
+				if strings.Contains(without, e.shows) {
+					t.Errorf("%q is to be seen without %s too:\n%s", e.shows, e.flag, without)
+				}
+			})
+		}
+		for flag := range commands[name] {
+			if !slices.Contains(flags, flag) {
+				t.Errorf("%s has no flag --%s", name, flag)
+			}
+		}
+	}
+}
+
+// ownFlags are the flags of each command that are not kubectl's.
+func ownFlags() map[string][]string {
+	flags := map[string][]string{}
+	for _, cmd := range commandsOf(cli.New(&cli.Env{Getenv: func(string) string { return "" }})) {
+		if !cmd.HasParent() || cmd.HasSubCommands() || cmd.Name() == "options" {
+			continue
+		}
+		name := strings.TrimPrefix(cmd.CommandPath(), "kubectl backsnap ")
+		flags[name] = nil
+		cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+			if f.Name != "help" {
+				flags[name] = append(flags[name], f.Name)
+			}
+		})
+	}
+	return flags
+}
+
+// commandsOf are cmd and all commands under it.
+func commandsOf(cmd *cobra.Command) []*cobra.Command {
+	all := []*cobra.Command{cmd}
+	for _, sub := range cmd.Commands() {
+		all = append(all, commandsOf(sub)...)
+	}
+	return all
+}
+
+// observe is all that comes of a command in shopWorld.
+func observe(t *testing.T, name, args string) string {
+	t.Helper()
+	w := shopWorld()
+	w.Repositories = append(w.Repositories,
+		worldRepository{Name: "each", Address: "s3:s3.example.com/{namespace}"},
+		worldRepository{Name: "stuck", Address: "s3:s3.example.com/stuck", Restic: worldError{Stuck: "ImagePullBackOff: no such image"}})
+	if name == "snapshot" {
+		w.Repositories = w.Repositories[:2]
+	}
+	code, stdout, stderr := invoke(t, w, nil, append(strings.Fields(name), strings.Fields(args)...)...)
+	left, err := yaml.Marshal(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("exit %d\n%s--\n%s--\n%s", code, stdout, stderr, left)
+}
