@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Give node $1 of cluster $2 a mount namespace of its own, held at $3, with the
 # folders in $4 at the places where Kubernetes expects them: several nodes can
 # then run on one machine, and all that was mounted goes with the namespace.

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Make the network namespace of node $1 of cluster $2, whose state is in $3:
 # $4 and $5 are the ends of the link from the host to node 1, $6 and $7 those of
 # the link from node 1 to node 2, $8 the addresses of all pods.
