@@ -84,9 +84,9 @@ alarm() {
 		sleep "$1" &
 		nap=$!
 		wait "$nap"
-		: >"$pipe.late"
+		: >"$3"
 		kill -s "$signal" "$2"
-		set -- 60 "$2"
+		set -- 60 "$2" "$3"
 	done
 }
 
@@ -104,7 +104,7 @@ call() {
 	if [ "$step" = check ]; then out=/dev/null; fi
 	restic "$@" >"$out" 2>"$pipe" 4>&- &
 	child=$!
-	alarm "$seconds" "$child" >/dev/null 2>&1 4>&- &
+	alarm "$seconds" "$child" "$pipe.$step.late" >/dev/null 2>&1 4>&- &
 	timer=$!
 	# The signal came before there was a child to hand it on to. One that is
 	# not yet the program that it will be loses it.
@@ -116,9 +116,10 @@ call() {
 	ended=$code
 	if [ -n "$stopped" ] && [ "$ended" -eq 143 ]; then ended=130; fi
 	until [ -e "$pipe.armed" ]; do sleep 1; done
-	kill "$timer"
-	await "$timer"
-	if [ -e "$pipe.late" ]; then ended=124; fi
+	if [ -e "$pipe.$step.late" ]; then ended=124; fi
+	# An alarm that loses this signal, since it has only just begun, strikes
+	# when nobody minds.
+	kill -TERM "$timer" 2>/dev/null
 	# The pipe does not end before the last program lets go of it that restic
 	# may have left behind: the listener is told instead.
 	printf '\n%s\n' "$end" >&4
@@ -126,14 +127,15 @@ call() {
 	exec 4>&-
 	code=$ended child=''
 	said=$(cat "$pipe.said")
-	rm -f "$pipe" "$pipe.said" "$pipe.late" "$pipe.armed"
+	rm -f "$pipe" "$pipe.said" "$pipe.$step.late" "$pipe.armed"
 }
 
 # await waits until process $1 is over, however many signals come between,
-# and leaves its exit code in code.
+# and leaves its exit code in code. What the shell says of processes that were
+# ended by a signal is of no use in the log.
 await() {
 	while :; do
-		wait "$1"
+		wait "$1" 2>/dev/null
 		code=$?
 		kill -0 "$1" 2>/dev/null || return 0
 	done
