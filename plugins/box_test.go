@@ -2,6 +2,7 @@ package plugins_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -34,7 +35,7 @@ const serverUID = 65534
 // box stands for a container: a shell, the programs of its image, its
 // environment, and a directory that is its volume.
 type box struct {
-	t      *testing.T
+	t      testing.TB
 	shell  string // "dash" or "busybox"
 	dir    string // for the test's own use
 	bin    string // all that is on its PATH
@@ -47,7 +48,7 @@ type box struct {
 // programs that go with it.
 func shells(t *testing.T, f func(t *testing.T, b *box)) {
 	t.Helper()
-	for _, shell := range []string{"dash", "busybox"} {
+	for _, shell := range strings.Fields(cmp.Or(os.Getenv("SHELLS"), "dash busybox")) {
 		t.Run(shell, func(t *testing.T) {
 			if _, err := exec.LookPath(shell); err != nil {
 				t.Skipf("no %s on this machine: apt-get install %s", shell, shell)
@@ -57,7 +58,7 @@ func shells(t *testing.T, f func(t *testing.T, b *box)) {
 	}
 }
 
-func newBox(t *testing.T, shell string) *box {
+func newBox(t testing.TB, shell string) *box {
 	t.Helper()
 	dir := tempDir(t)
 	b := &box{t: t, shell: shell, dir: dir, bin: filepath.Join(dir, "bin"), volume: filepath.Join(dir, "volume"), uid: os.Getuid()}
@@ -74,7 +75,7 @@ func newBox(t *testing.T, shell string) *box {
 }
 
 // tempDir is one that other users can enter.
-func tempDir(t *testing.T) string {
+func tempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "backsnap")
 	must(t, err)
@@ -230,6 +231,9 @@ func (b *box) start(c plugins.Command, err error) *session {
 		args = append([]string{"sh"}, args...)
 	}
 	s := &session{cmd: exec.CommandContext(ctx, shell, args...)}
+	if b.shell == "bash" {
+		s.cmd.Args[0] = "sh" // so that it keeps to POSIX
+	}
 	s.cmd.Env = append([]string{"PATH=" + b.bin, "HOME=/nonexistent"}, b.env...)
 	s.cmd.Stdout, s.cmd.Stderr, s.cmd.Dir = &s.stdout, &s.stderr, "/"
 	s.cmd.SysProcAttr = credential(b.uid)
@@ -284,22 +288,40 @@ func credential(uid int) *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
 }
 
-func lookup(t *testing.T, name string) plugins.Plugin {
+func lookup(t testing.TB, name string) plugins.Plugin {
 	t.Helper()
 	p, err := plugins.Lookup(name)
 	must(t, err)
 	return p
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
+// sameText compares texts of many lines and shows where they part.
+func sameText(t *testing.T, what, got, want string) {
+	t.Helper()
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range max(len(g), len(w)) {
+		line := func(lines []string) string {
+			if i < len(lines) {
+				return fmt.Sprintf("%q", lines[i])
+			}
+			return "nothing"
+		}
+		if line(g) != line(w) {
+			t.Errorf("%s, line %d:\n-want %s\n+got  %s", what, i+1, line(w), line(g))
+			return
+		}
+	}
+}
+
 // same compares whole values.
-func same[T any](t *testing.T, what string, got, want T) {
+func same[T any](t testing.TB, what string, got, want T) {
 	t.Helper()
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("%s:\n-want %#v\n+got  %#v", what, want, got)

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// bootstrap reads the script from standard input and runs it, leaving what
-// follows for the script to read. dd takes single bytes, for sh and head may
-// read ahead.
+// bootstrap reads the loader (load.sh) from standard input and runs it, leaving
+// what follows for it to read. dd takes single bytes, for sh and head may read
+// ahead.
 const bootstrap = `IFS= read -r n; eval "$(dd bs=1 count="$n" 2>/dev/null)"`
 
 // Command is a script to be run in a container.
@@ -85,7 +85,7 @@ func (p Plugin) command(step, nonce string, values ...string) (Command, error) {
 		return Command{}, fmt.Errorf("%s by %s: nonce %q is not of [a-z0-9]", step, p.Name, nonce)
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%d\n%s", len(script), script)
+	b.WriteString(script)
 	for _, v := range append([]string{nonce}, values...) {
 		if strings.ContainsAny(v, "\n\x00") {
 			return Command{}, fmt.Errorf("%s by %s: value %q does not fit on one line", step, p.Name, v)

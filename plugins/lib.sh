@@ -134,8 +134,9 @@ bs_alone() {
 bs_keeper() {
 	IFS=' ' read -r bs_self bs_x </proc/self/stat
 	bs_time=0 bs_nap='' bs_reader=''
+	trap '' PIPE # that nobody reads its signs must not end it
 	trap 'bs_rest; exit 0' TERM
-	trap 'bs_stop USR1; exit 0' USR1
+	trap 'bs_stop USR1' USR1
 	(
 		while IFS= read -r bs_x; do :; done
 		kill -s USR1 "$bs_self"
@@ -312,31 +313,26 @@ bs_df() {
 	BS_TOTAL=$1 BS_AVAIL=$3
 }
 
-# bs_space: the size of the volume and its free space in KiB, in BS_SIZE and
-# BS_FREE; its free inodes, -1 if there is no limit, in BS_INODES; what is the
+# bs_place DATADIR: where the dumps lie, in BS_DIR: the top of the volume, else
+# as near to it as may be written, else DATADIR itself. Also BS_DATA and its
+# owner; the size of the volume and its free space in KiB, in BS_SIZE and BS_FREE,
+# and its free inodes in BS_INODES, -1 if there is no limit; what is the
 # database's and never the dump's, in BS_RESERVE and BS_SPARE.
 #
 # The reserve is a twentieth of the volume, for the logs the server writes while
 # the dump runs; 32 MiB at least, two segments of PostgreSQL's log, which leaves
 # a volume of 256 MiB usable; 10 GiB at most, for logs do not grow with the
 # volume.
-bs_space() {
-	bs_df -Pi "$BS_DIR"
-	BS_INODES=$BS_AVAIL BS_SPARE=$((BS_TOTAL / 100 + 16))
-	[ "$BS_TOTAL" -gt 0 ] || BS_INODES=-1
-	bs_df -Pk "$BS_DIR" || bs_die no-tool "df does not work on $BS_DIR"
-	BS_SIZE=$BS_TOTAL BS_FREE=$BS_AVAIL BS_RESERVE=$((BS_TOTAL / 20))
-	[ "$BS_RESERVE" -ge 32768 ] || BS_RESERVE=32768
-	[ "$BS_RESERVE" -le 10485760 ] || BS_RESERVE=10485760
-}
-
-# bs_place DATADIR: where the dumps lie, in BS_DIR: the top of the volume, else
-# as near to it as may be written, else DATADIR itself. Sets BS_DATA and its
-# owner too.
 bs_place() {
 	BS_DATA=$(cd "$1" && pwd -P) || bs_die permission "$1 may not be entered by uid $BS_ME"
 	bs_owner "$BS_DATA"
+	bs_df -Pi "$BS_DATA"
+	BS_INODES=$BS_AVAIL BS_SPARE=$((BS_TOTAL / 100 + 16))
+	[ "$BS_TOTAL" -gt 0 ] || BS_INODES=-1
 	bs_df -Pk "$BS_DATA" || bs_die no-tool "df does not work on $BS_DATA"
+	BS_SIZE=$BS_TOTAL BS_FREE=$BS_AVAIL BS_RESERVE=$((BS_TOTAL / 20))
+	[ "$BS_RESERVE" -ge 32768 ] || BS_RESERVE=32768
+	[ "$BS_RESERVE" -le 10485760 ] || BS_RESERVE=10485760
 	[ "$bs_mount" != / ] || bs_die no-volume "$BS_DATA lies on no volume"
 	BS_MOUNT=$bs_mount
 	case $BS_DATA/ in "$BS_MOUNT"/*) ;; *) BS_MOUNT=$BS_DATA ;; esac
@@ -368,9 +364,8 @@ bs_last() {
 
 # bs_room KIB FILES: fails unless a dump of databases that take KIB by estimate
 # fits beside the reserve. What the last dump took, against its own estimate,
-# says more; the cap of bs_cap holds in any case. The need in BS_NEED.
+# says more; the cap holds in any case. The need in BS_NEED.
 bs_room() {
-	bs_space
 	bs_last
 	BS_ESTIMATE=$1 BS_NEED=$1
 	bs_x=${BS_LISTED#*\"estimateKiB\":}
@@ -388,38 +383,32 @@ bs_room() {
 		bs_die noinodes "the dump needs $2 files and the database $BS_SPARE in reserve, but only $BS_INODES inodes are free on the volume at $BS_MOUNT"
 }
 
-# bs_cap: what may still be written, in blocks of 512 bytes as ulimit counts, in
-# BS_CAP.
-bs_cap() {
-	bs_df -Pk "$BS_DIR"
-	BS_CAP=$(((BS_AVAIL - BS_RESERVE) * 2))
-	[ "$BS_CAP" -gt 0 ] || bs_die nospace "the volume at $BS_MOUNT has only its reserve left"
-}
-
-# bs_full FILE: whether it has reached the cap.
+# bs_full FILE: whether it has come to the cap.
 bs_full() {
 	[ $(($(wc -c <"$1") / 512)) -ge "$BS_CAP" ]
 }
 
 # bs_new N: an empty file for part N, in BS_PART. Its name is not that of a
-# dump that stands, should the same run come twice.
+# dump that stands, should the same run come twice. BS_CAP is what it may take,
+# in blocks of 512 bytes, as ulimit counts.
 bs_new() {
 	bs_n=$1
 	while [ -e "$BS_DIR/.backsnap-$BS_RUN-$bs_n.dump" ]; do bs_n=$((bs_n + 1000)); done
 	BS_FILE=.backsnap-$BS_RUN-$bs_n.dump
 	BS_PART=$BS_DIR/$BS_FILE.part
-	rm -f "$BS_PART" 2>/dev/null
+	[ ! -e "$BS_PART" ] || rm -f "$BS_PART" 2>/dev/null
 	(
 		set -C
 		: >"$BS_PART"
 	) || bs_die permission "$BS_PART cannot be written"
 	bs_own "$BS_PART"
-	bs_cap
+	BS_CAP=$(((BS_FREE - BS_RESERVE) * 2))
+	[ "$BS_CAP" -gt 0 ] || bs_die nospace "the volume at $BS_MOUNT has only its reserve left"
 }
 
 # bs_own FILE: gives it to the owner of the data directory.
 bs_own() {
-	[ "$BS_ME" != 0 ] || chown "$BS_UID:$BS_GID" "$1" || bs_die permission "$1 cannot be given to $BS_UID:$BS_GID"
+	[ "$BS_ME" != 0 ] || [ "$BS_UID:$BS_GID" = 0:0 ] || chown "$BS_UID:$BS_GID" "$1" || bs_die permission "$1 cannot be given to $BS_UID:$BS_GID"
 }
 
 # bs_sha256 FILE: prints its sum.
@@ -448,6 +437,7 @@ bs_proven() {
 	bs_size=$(wc -c <"$BS_PART") || bs_die verify "$BS_FILE is gone"
 	bs_size=$((bs_size))
 	[ "$bs_size" -gt 0 ] || bs_die verify "$BS_FILE is empty"
+	BS_FREE=$((BS_FREE - bs_size / 1024 - 1))
 	bs_out part "$BS_FILE $2 $bs_size $bs_sum $1"
 	bs_json "$1"
 	BS_LIST="$BS_LIST${BS_LIST:+,}{\"what\":$BS_VALUE,\"file\":\"$BS_FILE\",\"format\":\"$2\",\"bytes\":$bs_size,\"sha256\":\"$bs_sum\"}"
@@ -460,9 +450,8 @@ bs_sync() {
 }
 
 # bs_commit ENGINE VERSION TOOL TOOLVERSION POSITION: the parts get their names,
-# and the rename of the list makes them the dump.
+# and the rename of the list, once all is on the disk, makes them the dump.
 bs_commit() {
-	bs_sync
 	for bs_f in $BS_FILES; do
 		mv -f "$BS_DIR/$bs_f.part" "$BS_DIR/$bs_f" || bs_die dump "$bs_f cannot be renamed"
 	done
@@ -472,21 +461,21 @@ bs_commit() {
 	bs_own "$bs_f.part"
 	bs_sync
 	mv -f "$bs_f.part" "$bs_f" || bs_die dump "$bs_f cannot be renamed"
-	bs_sync
-	bs_clean
-	[ "$BS_DATA" = "$BS_DIR" ] || rm -f "$BS_DATA/.backsnap-dump.json"
-	[ "$BS_MOUNT" = "$BS_DIR" ] || rm -f "$BS_MOUNT/.backsnap-dump.json"
 }
 
 # bs_clean removes every dump that the list does not name: those it replaces, and
-# what dead runs left. A list that is not whole is left alone, with all beside it.
+# what dead runs left; and lists elsewhere. A list that is not whole is left
+# alone, with all beside it.
 bs_clean() {
 	bs_listed
 	case $BS_LISTED in '' | *'"parts":['*']}') ;; *) return 0 ;; esac
+	set --
 	for bs_x in "$BS_MOUNT" "$BS_DIR" "$BS_DATA"; do
-		for bs_f in "$bs_x"/.backsnap-*.dump "$bs_x"/.backsnap-*.part; do
+		for bs_f in "$bs_x"/.backsnap-*.dump "$bs_x"/.backsnap-*.part "$bs_x/.backsnap-dump.json"; do
 			case $bs_x:$BS_LISTED in "$BS_DIR":*"\"${bs_f##*/}\""*) continue ;; esac
-			[ ! -f "$bs_f" ] || rm -f "$bs_f"
+			[ "$bs_f" != "$BS_DIR/.backsnap-dump.json" ] || continue
+			[ ! -f "$bs_f" ] || set -- "$@" "$bs_f"
 		done
 	done
+	[ $# = 0 ] || rm -f "$@"
 }

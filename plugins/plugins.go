@@ -25,7 +25,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-//go:embed lib.sh */plugin.yaml */*.sh
+//go:embed load.sh lib.sh */plugin.yaml */*.sh
 var builtin embed.FS
 
 // ErrUnknown is what [Lookup] wraps when there is no plugin of that name.
@@ -38,7 +38,7 @@ type Plugin struct {
 	Title string // as people write it, for example "PostgreSQL"
 
 	nominate signs
-	scripts  map[string]string // step to script text, shared library included
+	scripts  map[string]string // step to what is sent of it: loader, length, library and script
 }
 
 // The steps a plugin may know. Every plugin knows how to probe.
@@ -160,13 +160,27 @@ func (m manifest) validate(dir string) error {
 	return nil
 }
 
-// script joins the shared library and files. Lines that are only a comment stay
-// behind: the bootstrap reads a script byte by byte.
+// script makes of files what the bootstrap reads: the loader and its length, then
+// the shared library and files and theirs.
 func script(fsys fs.FS, dir string, files []string) (string, error) {
+	loader, err := strip(fsys, "load.sh")
+	if err != nil {
+		return "", err
+	}
 	names := []string{"lib.sh"}
 	for _, f := range files {
 		names = append(names, path.Join(dir, f))
 	}
+	text, err := strip(fsys, names...)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d\n%s%d\n%s", len(loader), loader, len(text), text), nil
+}
+
+// strip joins files without indentation and without the lines that are only a
+// comment. They are ASCII, so that every shell agrees on their length.
+func strip(fsys fs.FS, names ...string) (string, error) {
 	var b strings.Builder
 	for _, name := range names {
 		text, err := fs.ReadFile(fsys, name)
@@ -179,6 +193,9 @@ func script(fsys fs.FS, dir string, files []string) (string, error) {
 				b.WriteString(line)
 			}
 		}
+	}
+	if i := strings.IndexFunc(b.String(), func(r rune) bool { return r >= 0x80 }); i >= 0 {
+		return "", fmt.Errorf("%s: byte %d is not ASCII", strings.Join(names, " "), i)
 	}
 	return b.String(), nil
 }

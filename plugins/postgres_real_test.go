@@ -2,6 +2,7 @@ package plugins_test
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,7 +17,7 @@ import (
 
 // pgServer is a real server.
 type pgServer struct {
-	t        *testing.T
+	t        testing.TB
 	bin      string
 	volume   string // where its data directory lies
 	data     string
@@ -27,7 +28,7 @@ type pgServer struct {
 
 // newPgServer starts a fresh server; password is its superuser's, and none lets
 // everyone in.
-func newPgServer(t *testing.T, password string, settings ...string) *pgServer {
+func newPgServer(t testing.TB, password string, settings ...string) *pgServer {
 	t.Helper()
 	p := pgFiles(t)
 	p.password = password
@@ -44,7 +45,7 @@ func newPgServer(t *testing.T, password string, settings ...string) *pgServer {
 }
 
 // pgFiles makes the directories of a server, all but its data's.
-func pgFiles(t *testing.T) *pgServer {
+func pgFiles(t testing.TB) *pgServer {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("a real server takes its time")
@@ -169,9 +170,7 @@ func TestPostgresRealRoundTrip(t *testing.T) {
 			r.load(part, filepath.Join(p.volume, part.Path))
 		}
 		for _, name := range append([]string{"postgres"}, pgNames...) {
-			if want, got := p.text(name), r.text(name); want != got {
-				t.Errorf("database %q:\n-want %s\n+got  %s", name, want, got)
-			}
+			sameText(t, fmt.Sprintf("database %q", name), r.text(name), p.text(name))
 		}
 		same(t, "a role's password", r.sql("postgres", "SELECT rolpassword FROM pg_authid WHERE rolname = 'clerk'"), p.sql("postgres", "SELECT rolpassword FROM pg_authid WHERE rolname = 'clerk'"))
 	})

@@ -34,8 +34,7 @@ func fakePostgres(b *box, databases ...string) {
 	b.env = []string{"PGDATA=" + data}
 	must(b.t, os.WriteFile(filepath.Join(b.dir, "facts"), []byte(pgFacts("primary", "on", databases...)), 0o644))
 	b.stub("psql", `case "$*" in
-*emit_message*) echo "bs 0/B0" ;;
-*CHECKPOINT*) ;;
+*emit_message*) echo "bs 0/B0"; echo "bs checkpoint" ;;
 *) cat "$DIR/facts" ;;
 esac
 `)
@@ -322,7 +321,7 @@ func TestPostgresBarrier(t *testing.T) {
 			return got
 		}
 		same(t, "a primary", barrier(), plugins.Barrier{Forced: true, How: "pg_logical_emit_message, CHECKPOINT", Position: "0/B0"})
-		b.stub("psql", `case "$*" in *CHECKPOINT*) exit 1 ;; *emit_message*) echo "bs 0/B0" ;; *) cat $DIR/facts ;; esac
+		b.stub("psql", `case "$*" in *emit_message*) echo "bs 0/B0"; echo "ERROR:  must be superuser" >&2; exit 3 ;; *) cat $DIR/facts ;; esac
 `)
 		same(t, "without a right to CHECKPOINT", barrier(), plugins.Barrier{Forced: true, How: "pg_logical_emit_message", Position: "0/B0"})
 		b.stub("psql", `case "$*" in *emit_message*) echo "ERROR:  no" >&2; exit 1 ;; *) cat $DIR/facts ;; esac

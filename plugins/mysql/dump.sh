@@ -183,4 +183,5 @@ bs_out position "$MY_POSITION"
 [ -z "$MY_LIMITED" ] || bs_out warning "root cannot log in: the dump has what $MY_LIMITED can see, and no users"
 [ "$MY_COUNT" != 0 ] || bs_out warning "there is no database besides the server's own"
 [ "$MY_OLD" = 0 ] || bs_out warning "$MY_OLD tables are not transactional: in the dump they are not of one moment"
-[ "$my_force" != yes ] || my_barrier
+if [ "$my_force" = yes ]; then my_barrier; else bs_sync; fi
+bs_clean

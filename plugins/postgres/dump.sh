@@ -27,8 +27,10 @@ pg_shared() {
 		bs_out warning "the dump has no passwords of roles: $PGUSER may not read them"
 	}
 	bs_quote "$pg_x"
-	tail -n 8 "$BS_PART" | grep -q '^-- PostgreSQL database cluster dump complete' ||
-		bs_die verify "the dump of globals has no trailer: it was cut off"
+	case $BS_NL$(tail -n 8 "$BS_PART") in
+	*"$BS_NL-- PostgreSQL database cluster dump complete"*) ;;
+	*) bs_die verify "the dump of globals has no trailer: it was cut off" ;;
+	esac
 	bs_proven 676c6f62616c73 sql "$(bs_sha256 "$BS_PART")"
 }
 
@@ -95,4 +97,5 @@ bs_out toolversion "$PG_TOOL"
 bs_out mount "$BS_MOUNT"
 bs_out dir "$BS_DIR"
 bs_out position "$PG_POSITION"
-[ "$pg_force" != yes ] || pg_barrier
+if [ "$pg_force" = yes ]; then pg_barrier; else bs_sync; fi
+bs_clean

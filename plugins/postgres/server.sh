@@ -187,31 +187,28 @@ pg_warn() {
 # earlier one with it, those not waited for too. "local", since no replica shall
 # hold us up. CHECKPOINT makes the recovery of the snapshot short, no more.
 pg_barrier() {
-	pg_how="pg_logical_emit_message"
-	if [ "$PG_ROLE" = replica ]; then
-		bs_sync
-		bs_out barrier no
-		bs_out barrier-how "a replica acknowledges nothing of its own"
-		bs_out barrier-position "$PG_POSITION"
-		return 0
-	fi
-	pg_x=$(pg_run psql -XAtqw -v ON_ERROR_STOP=1 -d "$PG_DB" -c "SET synchronous_commit = local" -c "SET statement_timeout = '60s'" \
-		-c "SELECT 'bs ' || pg_logical_emit_message(true, 'backsnap', '$BS_NONCE')" 2>&1) || {
-		bs_sync
-		bs_quote "$pg_x"
-		bs_out barrier no
-		bs_gist "$pg_x"
-		bs_out barrier-how "$BS_GIST"
-		bs_out barrier-position ""
-		return 0
-	}
-	pg_x=${pg_x##*bs }
-	if pg_run psql -XAtqw -d "$PG_DB" -c "SET statement_timeout = '60s'" -c CHECKPOINT >/dev/null 2>&1; then
-		pg_how="$pg_how, CHECKPOINT"
+	pg_forced=no pg_how="a replica acknowledges nothing of its own" pg_x=$PG_POSITION
+	if [ "$PG_ROLE" != replica ]; then
+		pg_x=$(pg_run psql -XAtqw -v ON_ERROR_STOP=1 -d "$PG_DB" -c "SET synchronous_commit = local" -c "SET statement_timeout = '60s'" \
+			-c "SELECT 'bs ' || pg_logical_emit_message(true, 'backsnap', '$BS_NONCE')" -c CHECKPOINT -c "SELECT 'bs checkpoint'" 2>&1)
+		pg_how=pg_logical_emit_message
+		case $pg_x in *"bs checkpoint"*) pg_how="$pg_how, CHECKPOINT" ;; esac
+		case $pg_x in
+		*"bs "*/*)
+			pg_forced=yes
+			pg_x=${pg_x#*bs }
+			pg_x=${pg_x%%"$BS_NL"*}
+			;;
+		*)
+			bs_quote "$pg_x"
+			bs_gist "$pg_x"
+			pg_how=$BS_GIST pg_x=''
+			;;
+		esac
 	fi
 	bs_sync
-	sync -f "$PG_DATA/pg_wal" 2>/dev/null || sync
-	bs_out barrier yes
+	[ ! -L "$PG_DATA/pg_wal" ] || sync -f "$PG_DATA/pg_wal/." 2>/dev/null || sync
+	bs_out barrier "$pg_forced"
 	bs_out barrier-how "$pg_how"
 	bs_out barrier-position "$pg_x"
 	pg_warn barrier-warning
