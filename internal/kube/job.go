@@ -231,8 +231,9 @@ func (c *Cluster) MoverLog(ctx context.Context, namespace, pod string) (io.ReadC
 	return log, explain(err, fmt.Sprintf("read log of %s/%s", namespace, pod), right)
 }
 
-// Movers are the Jobs with our labels that run restic, by name. A source that
-// cannot be read is none.
+// Movers are the Jobs with our labels that run restic, by name. One that does
+// not say what it copies in words that we know is somebody else's to judge,
+// and left out.
 func (c *Cluster) Movers(ctx context.Context, namespace string) ([]restic.Mover, error) {
 	jobs, err := list(ctx, metav1.ListOptions{LabelSelector: movers}, c.core.BatchV1().Jobs(namespace).List,
 		func(l *batchv1.JobList) []batchv1.Job { return l.Items })
@@ -241,12 +242,9 @@ func (c *Cluster) Movers(ctx context.Context, namespace string) ([]restic.Mover,
 	}
 	var found []restic.Mover
 	for _, job := range jobs {
-		if job.DeletionTimestamp != nil {
-			continue
-		}
 		source, err := catalog.ReadSource(job.Annotations[catalog.AnnotationSource])
-		if err != nil {
-			return nil, fmt.Errorf("read job %s/%s: %w", namespace, job.Name, err)
+		if err != nil || job.DeletionTimestamp != nil {
+			continue
 		}
 		reason, _ := finished(&job)
 		found = append(found, restic.Mover{

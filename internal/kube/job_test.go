@@ -475,7 +475,8 @@ func TestMovers(t *testing.T) {
 	leaving.DeletionTimestamp, leaving.Finalizers = new(metav1.Now()), []string{"foregroundDeletion"}
 	f := newFakes([]runtime.Object{
 		labelled("a", `{"namespace":"shop","claim":"data","snapshot":"s","uid":"u","repository":"main"}`, ended(batchv1.JobComplete, "")),
-		labelled("b", "", ended(batchv1.JobFailed, "")), labelled("c", "", ended(batchv1.JobFailureTarget, "")), stranger, leaving,
+		labelled("b", "", ended(batchv1.JobFailed, "")), labelled("c", "", ended(batchv1.JobFailureTarget, "")),
+		labelled("d", "[of a later version]", ended(batchv1.JobComplete, "")), stranger, leaving,
 	}, nil)
 	got, err := f.Movers(t.Context(), "backsnap")
 	if err != nil {
