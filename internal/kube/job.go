@@ -280,7 +280,7 @@ func remove(ctx context.Context, name string, r removal) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	gone, deleted := false, false
-	err := observe(ctx, r.watch, only(name), observer{
+	return observe(ctx, r.watch, only(name), observer{
 		opened: func() error {
 			if deleted {
 				err := again(ctx, func(ctx context.Context) error { return r.get(ctx, name) })
@@ -297,7 +297,6 @@ func remove(ctx context.Context, name string, r removal) error {
 		},
 		done: func() bool { return gone },
 	})
-	return err
 }
 
 func ignoreGone(err error) error {
