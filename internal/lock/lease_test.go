@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/diff"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/client-go/rest"
@@ -272,6 +273,38 @@ func TestWaitForALiveHolder(t *testing.T) {
 	})
 }
 
+// A version that the server no longer knows, and a watch that it ends, make one
+// look again.
+func TestWaitSurvivesTheEndOfItsWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		release, _ := s.takes(t, theirs)
+		watches := 0
+		s.PrependWatchReactor("leases", func(clienttesting.Action) (bool, watch.Interface, error) {
+			switch watches++; watches {
+			case 1:
+				return true, nil, apierrors.NewResourceExpired("too old")
+			case 2:
+				ended := watch.NewRaceFreeFake()
+				ended.Stop()
+				return true, ended, nil
+			}
+			return false, nil, nil
+		})
+		time.AfterFunc(62*time.Second, func() { _ = release() })
+		began := time.Now()
+		_, mineBack, err := Namespaces(t.Context(), s, []string{"shop"}, mine, Options{Timeout: 2 * time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "time waited", 62*time.Second, time.Since(began))
+		if err := mineBack(); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "first calls", []string{"create", "create", "get", "watch", "create", "get", "watch", "create", "get", "watch"}, s.verbs()[:10])
+	})
+}
+
 // A dead holder's lease is taken over once it was seen unchanged for as long as
 // it lasts, whatever the clock of its machine said and though nobody asked to
 // wait.
@@ -280,13 +313,19 @@ func TestDeadHolder(t *testing.T) {
 		name  string
 		clock time.Duration // of the holder, against ours
 		ago   time.Duration // it died
-		wait  time.Duration
-		want  catalog.Code
+		lasts time.Duration // its lease
+		// timeout is how long we would wait for a live one.
+		timeout time.Duration
+		wait    time.Duration
+		want    catalog.Code
 	}{
-		{"died long ago", 0, time.Hour, 15 * time.Second, ""},
-		{"its clock was slow", -time.Hour, time.Hour, 15 * time.Second, ""},
-		{"died a moment ago: it may be alive", 0, time.Second, 0, catalog.CodeBusy},
-		{"its clock was fast: it may be alive", time.Hour, time.Minute, 0, catalog.CodeBusy},
+		{"died long ago", 0, time.Hour, 15 * time.Second, 0, 15 * time.Second, ""},
+		{"its lease lasts longer than ours", 0, time.Hour, time.Minute, 0, time.Minute, ""},
+		{"its clock was slow", -time.Hour, time.Hour, 15 * time.Second, 0, 15 * time.Second, ""},
+		{"died a moment ago: it may be alive", 0, time.Second, 15 * time.Second, 0, 0, catalog.CodeBusy},
+		{"its clock was fast: it may be alive", time.Hour, time.Minute, 15 * time.Second, 0, 0, catalog.CodeBusy},
+		{"died a moment ago, and there is time to see that", time.Hour, time.Second, 15 * time.Second, time.Minute, 15 * time.Second, ""},
+		{"died a moment ago, and there is not time enough", 0, time.Second, 15 * time.Second, 10 * time.Second, 10 * time.Second, catalog.CodeBusy},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -294,10 +333,10 @@ func TestDeadHolder(t *testing.T) {
 				_, kill := s.takes(t, theirs)
 				kill()
 				synctest.Wait()
-				shift(t, s, test.clock)
+				shift(t, s, test.clock, test.lasts)
 				time.Sleep(test.ago)
 				began := time.Now()
-				_, release, err := Namespaces(t.Context(), s, []string{"shop"}, mine, Options{})
+				_, release, err := Namespaces(t.Context(), s, []string{"shop"}, mine, Options{Timeout: test.timeout})
 				equal(t, "code", test.want, catalog.CodeOf(err))
 				equal(t, "time waited", test.wait, time.Since(began))
 				if err != nil {
@@ -317,15 +356,17 @@ func TestDeadHolder(t *testing.T) {
 	}
 }
 
-// shift sets the lease's times as a machine has them whose clock is off by d.
-func shift(t *testing.T, s *server, d time.Duration) {
+// shift sets the lease's times as a machine has them whose clock is off by d,
+// and for how long it lasts.
+func shift(t *testing.T, s *server, d, lasts time.Duration) {
 	t.Helper()
 	l, err := s.lease("shop")
 	if err != nil {
 		t.Fatal(err)
 	}
 	at := metav1.NewMicroTime(l.Spec.RenewTime.Add(d))
-	l.Spec.RenewTime = &at
+	seconds := int32(lasts / time.Second)
+	l.Spec.RenewTime, l.Spec.LeaseDurationSeconds = &at, &seconds
 	if err := s.Tracker().Update(coordinationv1.SchemeGroupVersion.WithResource("leases"), l, "shop"); err != nil {
 		t.Fatal(err)
 	}
@@ -502,7 +543,6 @@ func TestChangedButOurs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		shift(t, s, 0)
 		l, err := s.lease("shop")
 		if err != nil {
 			t.Fatal(err)
