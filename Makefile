@@ -36,7 +36,7 @@ check: build ## Format, vet, staticcheck, unit tests with -race, tidy, generated
 	shellcheck -s sh $$(git ls-files 'plugins/**.sh' 'internal/**.sh')
 	shellcheck .ci/run $$(git ls-files 'testdata/**.sh')
 	$(TOOL) validate-krew-manifest -skip-install -manifest krew/backsnap.yaml
-	$(RACE) ./... ./testdata/cluster/...
+	$(RACE) -short ./... ./testdata/cluster/...
 	go mod tidy -diff
 
 test: check ## check, then each behaviour once on the real cluster: 45 minutes at most
@@ -45,6 +45,7 @@ test: check ## check, then each behaviour once on the real cluster: 45 minutes a
 e2e: build ## The tests that need the real cluster
 	cd testdata/cluster/csi && go test -count=1 ./...
 	BACKSNAP_IMAGE_TESTS=1 go test -count=1 ./testdata/cluster/images
+	go test -count=1 ./plugins
 	$(CLUSTER) up --state $(TEST_STATE)
 	$(call ENTER,$(TEST_STATE)) && go test -count=1 -timeout 40m ./testdata/e2e/...
 	$(CLUSTER) down --state $(TEST_STATE)
