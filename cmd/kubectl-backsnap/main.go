@@ -5,7 +5,6 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -15,6 +14,7 @@ import (
 
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // the logins that a kubeconfig may name
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 	"github.com/backsnap/kubectl-backsnap/internal/cli"
@@ -25,8 +25,9 @@ import (
 var version = "v0.0.0-dev"
 
 func main() {
-	ctx, stop := interruptible(context.Background())
-	defer stop()
+	// Without a kubeconfig there is no cluster: client-go would try localhost:8080.
+	clientcmd.ClusterDefaults.Server = os.Getenv("KUBERNETES_MASTER")
+	ctx := interruptible(context.Background())
 	env := &cli.Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Now: time.Now, Getenv: os.Getenv, Random: rand.Reader, Version: version,
@@ -37,24 +38,24 @@ func main() {
 
 // interruptible is a context that ^C or SIGTERM ends: there is still time to
 // clean up. A second one ends the process at once.
-func interruptible(parent context.Context) (context.Context, func()) {
+func interruptible(parent context.Context) context.Context {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		s := <-signals
 		fmt.Fprintf(os.Stderr, "\n%v: cleaning up; once more ends at once\n", s)
-		cancel(&catalog.Failure{Code: catalog.CodeInterrupted, Message: "interrupted", Cause: errors.New(s.String())})
+		cancel(&catalog.Failure{Code: catalog.CodeInterrupted, Message: "signal " + s.String()})
 		<-signals
 		os.Exit(130)
 	}()
-	return ctx, func() { signal.Stop(signals); cancel(nil) }
+	return ctx
 }
 
 func connect(getter genericclioptions.RESTClientGetter) (cli.Cluster, error) {
 	config, err := getter.ToRESTConfig()
 	if err != nil {
-		return nil, fmt.Errorf("read kubeconfig: %w", err)
+		return nil, cli.KubeconfigError(err)
 	}
 	return kube.Connect(config, version)
 }

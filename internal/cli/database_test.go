@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -38,49 +37,56 @@ type script struct {
 // readScript takes the script and its values from standard input.
 func readScript(stdin io.Reader, out io.Writer) (*script, error) {
 	in := bufio.NewReader(stdin)
-	line, err := in.ReadString('\n')
-	if err != nil {
-		return nil, err
+	known := scripts()
+	var text strings.Builder
+	for {
+		c, err := in.ReadByte()
+		if err != nil {
+			return nil, fmt.Errorf("%d bytes that are no plugin's script: %w", text.Len(), err)
+		}
+		text.WriteByte(c)
+		which, ok := known[text.Len()]
+		if !ok || which.text != text.String() {
+			continue
+		}
+		s := &script{step: which.step, plugin: which.plugin, out: out, gone: make(chan struct{})}
+		for range which.values {
+			value, _ := in.ReadString('\n')
+			s.values = append(s.values, strings.TrimSpace(value))
+		}
+		s.nonce = s.values[0]
+		go func() { io.Copy(io.Discard, in); close(s.gone) }()
+		return s, nil
 	}
-	n, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil {
-		return nil, err
-	}
-	text := make([]byte, n)
-	if _, err := io.ReadFull(in, text); err != nil {
-		return nil, err
-	}
-	s := &script{out: out, gone: make(chan struct{})}
-	known := 0
-	if s.step, s.plugin, known = which(string(text)); known == 0 {
-		return nil, fmt.Errorf("a script of %d bytes that no plugin has", n)
-	}
-	for range known {
-		value, _ := in.ReadString('\n')
-		s.values = append(s.values, strings.TrimSpace(value))
-	}
-	s.nonce = s.values[0]
-	go func() { io.Copy(io.Discard, in); close(s.gone) }()
-	return s, nil
 }
 
-// which names the step and the plugin of a script, and how many values follow it.
-func which(text string) (step, plugin string, values int) {
+// knownScript is what a plugin sends before the values.
+type knownScript struct {
+	step, plugin, text string
+	values             int
+}
+
+// scripts are those of all plugins, by their length.
+func scripts() map[int]knownScript {
 	all, err := plugins.All()
 	if err != nil {
 		panic(err)
 	}
+	known := map[int]knownScript{}
+	add := func(step, plugin, values string, c plugins.Command) {
+		text := strings.TrimSuffix(string(c.Stdin), values)
+		known[len(text)] = knownScript{step, plugin, text, strings.Count(values, "\n")}
+	}
 	for _, p := range all {
 		probe, _ := p.Probe("0")
+		add("probe", p.Name, "0\n", probe)
 		dump, _ := p.Dump("0", plugins.DumpRequest{Run: "r", Timeout: time.Second})
-		switch {
-		case strings.Contains(string(probe.Stdin), text):
-			return "probe", p.Name, 1
-		case strings.Contains(string(dump.Stdin), text):
-			return "dump", p.Name, 4
-		}
+		add("dump", p.Name, "0\nr\n1\nno\n", dump)
 	}
-	return "", "", 0
+	if len(known) != 2*len(all) {
+		panic("two scripts of one length")
+	}
+	return known
 }
 
 func (s *script) begin() { fmt.Fprintf(s.out, "@bs:%s:BEGIN\n", s.nonce) }

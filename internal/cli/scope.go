@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 	"github.com/backsnap/kubectl-backsnap/internal/offsite"
@@ -56,9 +57,18 @@ func (f *scopeFlags) targets(args []string, namespace string) ([]snapshot.Target
 func currentNamespace(config *genericclioptions.ConfigFlags) (string, error) {
 	namespace, _, err := config.ToRawKubeConfigLoader().Namespace()
 	if err != nil {
-		return "", fmt.Errorf("read kubeconfig: %w", err)
+		return "", KubeconfigError(err)
 	}
 	return namespace, nil
+}
+
+// KubeconfigError is err, with which the kubeconfig could not be read, as a
+// person needs to see it.
+func KubeconfigError(err error) error {
+	if clientcmd.IsEmptyConfig(err) {
+		return errors.New("no cluster is configured: name a kubeconfig with --kubeconfig or $KUBECONFIG")
+	}
+	return fmt.Errorf("read kubeconfig: %w", err)
 }
 
 // selects is the selector as a test of labels, nil for none.

@@ -80,7 +80,7 @@ func (o *snapshotOptions) addFlags(cmd *cobra.Command) {
 	f.DurationVar(&o.timeout, "timeout", o.timeout, "The longest to wait until a snapshot is ready")
 	f.IntVar(&o.parallel, "parallel", o.parallel, "Apps at once; the volumes of one app are always cut together")
 	f.IntVar(&o.lockSlots, "lock-slots", 0, "At most so many runs at once on this machine; 0: any number")
-	f.StringVar(&o.lockDir, "lock-dir", "", "Where the slots are; default: the user's runtime or cache directory")
+	f.StringVar(&o.lockDir, "lock-dir", "", "Where the slots are; default: backsnap in the user's cache directory")
 	f.DurationVar(&o.lockTimeout, "lock-timeout", 0, "How long to wait for a namespace or slot that is busy")
 	f.StringVar(&o.dryRun, "dry-run", o.dryRun, "none, or client: print the plan and touch nothing")
 	o.output = addOutput(cmd)

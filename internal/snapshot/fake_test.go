@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -226,18 +225,17 @@ func (f *fake) Exec(ctx context.Context, c catalog.ContainerRef, argv []string, 
 		return fmt.Errorf("%s: no such pod", c)
 	}
 	in := bufio.NewReader(stdin)
-	script, err := readScript(in)
+	script, values, err := readScript(in)
 	if err != nil {
 		return err
 	}
-	step, plugin := whichScript(script)
-	nonce, _ := in.ReadString('\n')
-	say := &transcript{nonce: strings.TrimSpace(nonce), out: stdout}
+	step, plugin := script.step, script.plugin
+	say := &transcript{nonce: values[0], out: stdout}
 	f.mu.Lock()
 	f.call("exec %s in %s", step, c)
 	f.mu.Unlock()
 	if step == "dump" {
-		s.asked = readValues(in, 3)
+		s.asked = strings.Join(values[1:], " ")
 	}
 	gone := make(chan struct{})
 	go func() { io.Copy(io.Discard, in); close(gone) }()
@@ -251,48 +249,56 @@ func (f *fake) Exec(ctx context.Context, c catalog.ContainerRef, argv []string, 
 	return s.dump(ctx, say, plugin, gone, stderr)
 }
 
-// readScript reads the script as the bootstrap does: its length, then it.
-func readScript(in *bufio.Reader) (string, error) {
-	line, err := in.ReadString('\n')
-	if err != nil {
-		return "", err
+// readScript takes the script and its values, the nonce first, from standard
+// input.
+func readScript(in *bufio.Reader) (known knownScript, values []string, err error) {
+	all := scripts()
+	var text strings.Builder
+	for {
+		c, err := in.ReadByte()
+		if err != nil {
+			return known, nil, fmt.Errorf("%d bytes that are no plugin's script: %w", text.Len(), err)
+		}
+		text.WriteByte(c)
+		known, ok := all[text.Len()]
+		if !ok || known.text != text.String() {
+			continue
+		}
+		for range known.values {
+			value, _ := in.ReadString('\n')
+			values = append(values, strings.TrimSpace(value))
+		}
+		return known, values, nil
 	}
-	n, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil {
-		return "", err
-	}
-	script := make([]byte, n)
-	_, err = io.ReadFull(in, script)
-	return string(script), err
 }
 
-// readValues reads the n lines that follow a script, as one.
-func readValues(in *bufio.Reader, n int) string {
-	var values []string
-	for range n {
-		line, _ := in.ReadString('\n')
-		values = append(values, strings.TrimSpace(line))
-	}
-	return strings.Join(values, " ")
+// knownScript is what a plugin sends before the values.
+type knownScript struct {
+	step, plugin, text string
+	values             int
 }
 
-// whichScript names the step that a script is, and its plugin.
-func whichScript(script string) (step, plugin string) {
+// scripts are those of all plugins, by their length.
+func scripts() map[int]knownScript {
 	all, err := plugins.All()
 	if err != nil {
 		panic(err)
 	}
+	known := map[int]knownScript{}
+	add := func(step, plugin, values string, c plugins.Command) {
+		text := strings.TrimSuffix(string(c.Stdin), values)
+		known[len(text)] = knownScript{step, plugin, text, strings.Count(values, "\n")}
+	}
 	for _, p := range all {
 		probe, _ := p.Probe("0")
+		add("probe", p.Name, "0\n", probe)
 		dump, _ := p.Dump("0", plugins.DumpRequest{Run: "r", Timeout: time.Second})
-		switch {
-		case strings.Contains(string(probe.Stdin), script):
-			return "probe", p.Name
-		case strings.Contains(string(dump.Stdin), script):
-			return "dump", p.Name
-		}
+		add("dump", p.Name, "0\nr\n1\nno\n", dump)
 	}
-	return "unknown script", ""
+	if len(known) != 2*len(all) {
+		panic("two scripts of one length")
+	}
+	return known
 }
 
 // transcript prints as the plugins' scripts do.
