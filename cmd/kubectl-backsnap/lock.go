@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/backsnap/kubectl-backsnap/internal/cli"
 	"github.com/backsnap/kubectl-backsnap/internal/lock"
 )
+
+// leaseDuration is how long an API server may be away before a run gives its
+// namespaces up, and how long the next run waits for a dead one's.
+const leaseDuration = 30 * time.Second
 
 // lockRun takes a slot of this machine, then the namespaces in the cluster.
 func lockRun(ctx context.Context, c cli.Cluster, l cli.Lock) (context.Context, func() error, error) {
@@ -21,7 +26,7 @@ func lockRun(ctx context.Context, c cli.Cluster, l cli.Lock) (context.Context, f
 	if err != nil {
 		return nil, nil, err
 	}
-	held, release, err := lock.Namespaces(ctx, cluster.Core(), l.Namespaces, l.Run, lock.Options{Timeout: l.Timeout})
+	held, release, err := lock.Namespaces(ctx, cluster.Core(), l.Namespaces, l.Run, lock.Options{Timeout: l.Timeout, Duration: leaseDuration})
 	if err != nil {
 		return nil, nil, errors.Join(err, leave())
 	}

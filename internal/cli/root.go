@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
@@ -46,6 +47,12 @@ func New(env *Env) *cobra.Command {
 		SilenceErrors: true,
 		Args:          noSuchCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		// What the libraries say of troubles that we handle is for -v only.
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
+			if !cmd.Flags().Changed("v") {
+				klog.SetLogger(logr.Discard())
+			}
+		},
 	}
 	cmd.SetIn(env.In)
 	cmd.SetOut(env.Out)
