@@ -45,7 +45,7 @@ type box struct {
 }
 
 // shells runs f once for each shell that scripts must work in, each with the
-// programs that go with it.
+// programs that go with it; SHELLS=bash has all tests run in that one.
 func shells(t *testing.T, f func(t *testing.T, b *box)) {
 	t.Helper()
 	for _, shell := range strings.Fields(cmp.Or(os.Getenv("SHELLS"), "dash busybox")) {

@@ -50,17 +50,19 @@ bs_quote() {
 }
 
 # bs_gist TEXT: the line of it that says most, in BS_GIST: the first error, else
-# the last one.
+# the last one that is not the shell's own.
 bs_gist() {
-	BS_GIST=${1##*"$BS_NL"}
+	BS_GIST=''
 	set -f
 	IFS=$BS_NL
 	for bs_x in $1; do
 		case $bs_x in
+		Killed | Terminated) ;;
 		*[Ee]rror:* | *[Ee]rror\ [0-9]* | *ERROR* | *FATAL*)
 			BS_GIST=$bs_x
 			break
 			;;
+		*) BS_GIST=$bs_x ;;
 		esac
 	done
 	set +f
@@ -77,9 +79,13 @@ bs_undo() {
 	for bs_f in $BS_FILES; do rm -f "$BS_DIR/$bs_f"; done
 }
 
+# bs_end says how the script has ended. bash runs it in a subshell too, if a
+# signal meets that early.
 bs_end() {
 	BS_RC=$?
 	trap - EXIT
+	IFS=' ' read -r bs_pid bs_x </proc/self/stat
+	[ "$bs_pid" = $$ ] || exit "$BS_RC"
 	trap '' HUP INT PIPE TERM USR1 USR2 ALRM
 	bs_alone TERM
 	[ "$BS_RC" = 0 ] || bs_undo
@@ -93,8 +99,6 @@ bs_end() {
 # up.
 bs_start() {
 	BS_LIMIT=$1
-	trap bs_end EXIT
-	trap 'exit 141' PIPE
 	exec 7<&0 </dev/null
 	bs_keep
 }
@@ -108,11 +112,13 @@ bs_guard() {
 }
 
 # bs_keep starts the keeper. The script's own traps come after it: a signal that
-# meets a new process while it still has its parent's traps is lost.
+# meets a new process while it still has its parent's traps is lost, or runs them.
 bs_keep() {
-	trap - HUP INT TERM USR1 USR2 ALRM
+	trap - EXIT HUP INT PIPE TERM USR1 USR2 ALRM
 	(bs_keeper) >/dev/null &
 	BS_KEEPER=$!
+	trap bs_end EXIT
+	trap 'exit 141' PIPE
 	trap 'bs_die stopped "the script was sent a signal"' HUP INT TERM
 	trap 'bs_alone; bs_die lost-client "the client is gone"' USR1
 	trap 'bs_alone; bs_die timeout "it took more than $BS_LIMIT s"' USR2

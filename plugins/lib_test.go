@@ -3,6 +3,7 @@ package plugins_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -317,4 +318,32 @@ func TestSumsByWhatTheImageHas(t *testing.T) {
 			same(t, "part", got.Parts[1], part("database shop", ".backsnap-"+run+"-2.dump", "custom", archive("dbname='shop'")))
 		})
 	}
+}
+
+// Oracle's images have bash for sh. What differs from the others is how it takes
+// signals.
+func TestBash(t *testing.T) {
+	if _, err := exec.LookPath("bash"); err != nil {
+		t.Skip("no bash on this machine: apt-get install bash")
+	}
+	b := newBox(t, "bash")
+	fakeMysql(b, mysql8, "shop")
+	_, err := b.dump("mysql", "old")
+	must(t, err)
+	before := b.files("")
+	started := b.signal("started")
+	b.stub("mysqldump", myVersion+"echo half\necho >$DIR/started\nexec sleep 1000\n")
+	s := b.start(lookup(t, "mysql").Dump(nonce, request("new")))
+	started()
+	must(t, s.stdin.Close())
+	out, _ := s.end()
+	_, err = plugins.ReadDump(nonce, out)
+	same(t, "error", failure(t, b, err), plugins.Error{Kind: plugins.LostClient, Message: "the client is gone"})
+	b.stub("mysqldump", myVersion+"kill -s KILL $$\n")
+	_, err = b.dump("mysql", "new")
+	same(t, "error", failure(t, b, err), plugins.Error{Kind: plugins.DumpFailed, Message: "dump databases: mysqldump ended with status 137"})
+	b.remove("mysql")
+	_, err = b.dump("mysql", "new")
+	same(t, "error", failure(t, b, err).Kind, plugins.NoTool)
+	same(t, "the volume", b.files(""), before)
 }

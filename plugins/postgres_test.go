@@ -201,7 +201,7 @@ func TestPostgresDumpFails(t *testing.T) {
 		}, plugins.Error{Kind: plugins.DumpFailed, Message: "dump database shop: refused"}},
 		{"the tool is killed", func(b *box) {
 			b.stub("pg_dump", pgVersion+"printf 'archive of half'\nkill -s KILL $$\n")
-		}, plugins.Error{Kind: plugins.DumpFailed, Message: "dump database postgres: Killed"}},
+		}, plugins.Error{Kind: plugins.DumpFailed, Message: "dump database postgres: pg_dump ended with status 137"}},
 		{"it may not read", func(b *box) {
 			b.stub("pg_dump", pgVersion+"echo 'pg_dump: error: permission denied for table t' >&2\nexit 1\n")
 		}, plugins.Error{Kind: plugins.Permission, Message: "dump database postgres: pg_dump: error: permission denied for table t"}},

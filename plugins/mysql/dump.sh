@@ -80,7 +80,7 @@ my_failed() {
 	! bs_full "$BS_PART" || bs_die nospace "the dump of $my_what came to the cap of $((BS_CAP / 2048)) MiB, which leaves the database its reserve"
 	bs_gist "$my_said"
 	case $my_said in *"(1044)"* | *"(1142)"* | *"(1227)"* | *"(1045)"*) bs_die permission "dump $my_what: $BS_GIST" ;; esac
-	[ "$my_made" != 0 ] || bs_die dump "dump $my_what: ${BS_GIST:-$MY_PACK ended with status $my_packed}"
+	[ "$my_packed" = 0 ] || bs_die dump "dump $my_what: ${BS_GIST:-$MY_PACK ended with status $my_packed}"
 	bs_die dump "dump $my_what: ${BS_GIST:-$MY_DUMP ended with status $my_made}"
 }
 
