@@ -18,13 +18,12 @@ import (
 func TestReplacedAndLeftDumpsAreRemoved(t *testing.T) {
 	shells(t, func(t *testing.T, b *box) {
 		fakePostgres(b, "shop")
-		_, err := b.dump("postgres", "old")
-		must(t, err)
+		b.older()
 		for _, name := range []string{".backsnap-dead-1.dump", ".backsnap-dead-2.dump.part", ".backsnap-dump.json.part", "pgdata/.backsnap-dead-1.dump", "pgdata/.backsnap-dump.json"} {
 			must(t, os.WriteFile(filepath.Join(b.volume, name), []byte("x"), 0o600))
 		}
 		must(t, os.WriteFile(filepath.Join(b.volume, ".backsnap-notes"), []byte("a user's own"), 0o600))
-		_, err = b.dump("postgres", "new")
+		_, err := b.dump("postgres", "new")
 		must(t, err)
 		same(t, "the volume", b.dumps(), []string{".backsnap-dump.json", ".backsnap-new-1.dump", ".backsnap-new-2.dump", ".backsnap-notes"})
 		same(t, "the data directory", len(b.files("pgdata")), 2)
@@ -36,12 +35,11 @@ func TestReplacedAndLeftDumpsAreRemoved(t *testing.T) {
 func TestDumpThatFailsRemovesOnlyLeftovers(t *testing.T) {
 	shells(t, func(t *testing.T, b *box) {
 		fakePostgres(b, "shop")
-		_, err := b.dump("postgres", "old")
-		must(t, err)
+		b.older()
 		before := b.files("")
 		must(t, os.WriteFile(filepath.Join(b.volume, ".backsnap-dead-1.dump"), []byte("x"), 0o600))
 		b.stub("pg_restore", "exit 1\n")
-		if _, err = b.dump("postgres", "new"); err == nil {
+		if _, err := b.dump("postgres", "new"); err == nil {
 			t.Error("no error")
 		}
 		same(t, "the volume", b.files(""), before)
@@ -52,12 +50,11 @@ func TestDumpThatFailsRemovesOnlyLeftovers(t *testing.T) {
 func TestBrokenListKeepsEveryDump(t *testing.T) {
 	shells(t, func(t *testing.T, b *box) {
 		fakePostgres(b, "shop")
-		_, err := b.dump("postgres", "old")
-		must(t, err)
+		b.older()
 		must(t, os.WriteFile(filepath.Join(b.volume, ".backsnap-dump.json"), []byte(`{"version":1,"run":"old","parts":[{"what`), 0o600))
 		before := b.files("")
 		b.stub("pg_restore", "exit 1\n")
-		if _, err = b.dump("postgres", "new"); err == nil {
+		if _, err := b.dump("postgres", "new"); err == nil {
 			t.Error("no error")
 		}
 		same(t, "the volume", b.files(""), before)
@@ -123,8 +120,7 @@ func TestClientGone(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			shells(t, func(t *testing.T, b *box) {
 				fakePostgres(b, "shop")
-				_, err := b.dump("postgres", "old")
-				must(t, err)
+				b.older()
 				before := b.files("")
 				started := b.signal("started")
 				b.stub("pg_dump", pgVersion+"echo half\necho $$ >$DIR/pid\necho >$DIR/started\n"+c.tool)
@@ -132,7 +128,7 @@ func TestClientGone(t *testing.T) {
 				started()
 				must(t, s.stdin.Close())
 				out, _ := s.end()
-				_, err = plugins.ReadDump(nonce, out)
+				_, err := plugins.ReadDump(nonce, out)
 				same(t, "error", failure(t, b, err), plugins.Error{Kind: plugins.LostClient, Message: "the client is gone"})
 				same(t, "the volume", b.files(""), before)
 				same(t, "the tool runs", running(strings.TrimSpace(b.content("pid"))), false)
@@ -328,8 +324,7 @@ func TestBash(t *testing.T) {
 	}
 	b := newBox(t, "bash")
 	fakeMysql(b, mysql8, "shop")
-	_, err := b.dump("mysql", "old")
-	must(t, err)
+	b.older()
 	before := b.files("")
 	started := b.signal("started")
 	b.stub("mysqldump", myVersion+"echo half\necho >$DIR/started\nexec sleep 1000\n")
@@ -337,7 +332,7 @@ func TestBash(t *testing.T) {
 	started()
 	must(t, s.stdin.Close())
 	out, _ := s.end()
-	_, err = plugins.ReadDump(nonce, out)
+	_, err := plugins.ReadDump(nonce, out)
 	same(t, "error", failure(t, b, err), plugins.Error{Kind: plugins.LostClient, Message: "the client is gone"})
 	b.stub("mysqldump", myVersion+"kill -s KILL $$\n")
 	_, err = b.dump("mysql", "new")

@@ -272,11 +272,10 @@ func TestPostgresDumpFails(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			shells(t, func(t *testing.T, b *box) {
 				fakePostgres(b, "postgres", "shop")
-				_, err := b.dump("postgres", "old")
-				must(t, err)
+				b.older()
 				before := b.files("")
 				c.change(b)
-				_, err = b.dump("postgres", "new")
+				_, err := b.dump("postgres", "new")
 				same(t, "error", failure(t, b, err), plugins.Error{Kind: c.want.Kind, Message: c.want.Message})
 				same(t, "the volume", b.files(""), before)
 			})
