@@ -12,9 +12,11 @@ import (
 	"time"
 	_ "time/tzdata" // period keys are days of a named zone: they must not depend on the machine
 
+	"github.com/go-logr/logr"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // the logins that a kubeconfig may name
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 	"github.com/backsnap/kubectl-backsnap/internal/cli"
@@ -31,7 +33,7 @@ func main() {
 	env := &cli.Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Now: time.Now, Getenv: os.Getenv, Random: rand.Reader, Version: version,
-		Connect: connect, Lock: lockRun,
+		Connect: connect, Lock: lockRun, Hush: func() { klog.SetLogger(logr.Discard()) },
 	}
 	os.Exit(cli.Main(ctx, env, os.Args[1:]))
 }

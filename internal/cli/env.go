@@ -43,6 +43,8 @@ type Env struct {
 	// slots are asked for. The context it returns ends, with the reason as its
 	// cause, when they are lost; release gives them back.
 	Lock func(ctx context.Context, c Cluster, l Lock) (held context.Context, release func() error, err error)
+	// Hush silences the libraries; nil where there is nothing to silence.
+	Hush func()
 	// Version is this program's, `v0.1.0`.
 	Version string
 }

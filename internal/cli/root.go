@@ -8,7 +8,6 @@ import (
 	"io"
 	"strings"
 
-	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
@@ -49,8 +48,8 @@ func New(env *Env) *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		// What the libraries say of troubles that we handle is for -v only.
 		PersistentPreRun: func(cmd *cobra.Command, _ []string) {
-			if !cmd.Flags().Changed("v") {
-				klog.SetLogger(logr.Discard())
+			if env.Hush != nil && !cmd.Flags().Changed("v") {
+				env.Hush()
 			}
 		},
 	}
