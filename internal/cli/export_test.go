@@ -1,5 +1,13 @@
 package cli
 
+import "io"
+
+// Progress is what --progress=mode shows on w.
+func Progress(mode string, w io.Writer) (progress, error) {
+	f := progressFlags{mode: mode, color: "never"}
+	return f.show(&Env{Err: w})
+}
+
 // What the tests of this package look at from outside.
 var (
 	Exits      = exits

@@ -71,15 +71,17 @@ func TestPipes(t *testing.T) {
 
 // What a database says reaches neither the terminal nor a log as a command.
 func TestDatabasesDoNotSteerTheTerminal(t *testing.T) {
-	const evil = "\x1b]0;owned\x07 \u009b31m and\rmore"
-	for _, mode := range []string{"plain", "json", "none"} {
-		w := shopWorld()
-		for i := range w.Pods {
-			w.Pods[i].Database = &database{DumpFails: "dump exit 2 " + evil, Stderr: evil + "\n"}
-		}
-		_, stdout, stderr := invoke(t, w, nil, "snapshot", "-n", "shop", "--progress="+mode)
-		if strings.ContainsAny(stdout+stderr, "\x1b\x07\r\u009b") {
-			t.Errorf("%s: control characters:\n%q\n%q", mode, stdout, stderr)
+	const evil = "\x1b]0;owned\x07\u009b31m\rmore"
+	for _, db := range []database{{DumpFails: "dump exit 2 " + evil, Stderr: evil + "\n"}, {DumpFails: "dump " + evil}, {ProbeFails: "login " + evil}} {
+		for _, mode := range []string{"plain", "json", "none"} {
+			w := shopWorld()
+			for i := range w.Pods {
+				w.Pods[i].Database = &db
+			}
+			_, stdout, stderr := invoke(t, w, nil, "snapshot", "-n", "shop", "--progress="+mode)
+			if strings.ContainsAny(stdout+stderr, "\x1b\x07\r\u009b") {
+				t.Errorf("%s: control characters:\n%q\n%q", mode, stdout, stderr)
+			}
 		}
 	}
 }

@@ -39,13 +39,13 @@ func addOutput(cmd *cobra.Command) *output {
 	return o
 }
 
-// formats are the formats there are, each once, sorted.
+// formats are the formats there are, sorted.
 func (o *output) formats() []string {
 	formats := append([]string{"name", "wide"}, o.print.JSONYamlPrintFlags.AllowedFormats()...)
 	formats = append(formats, o.print.TemplatePrinterFlags.AllowedFormats()...)
 	formats = append(formats, o.columns.AllowedFormats()...)
 	slices.Sort(formats)
-	return slices.Compact(formats)
+	return formats
 }
 
 // human reports whether a person is to read the output: a table or sentences.

@@ -83,7 +83,13 @@ func (c *cluster) lock(ctx context.Context, _ cli.Cluster, l cli.Lock) (context.
 		return nil, nil, &catalog.Failure{Code: catalog.CodeBusy, Message: "namespace " + what + " is taken by run 20261122-010000-aaaa", State: "nothing changed", Next: "wait"}
 	}
 	c.did("lock %s for %s, %d slots in %q, wait %s", what, l.Run, l.Slots, l.Dir, l.Timeout)
-	return ctx, func() error { return nil }, nil
+	held, lose := context.WithCancelCause(ctx)
+	if what == c.w.Lost {
+		time.AfterFunc(2*time.Second, func() {
+			lose(&catalog.Failure{Code: catalog.CodeBusy, Message: "the Lease of namespace " + what + " is lost"})
+		})
+	}
+	return held, func() error { lose(nil); return nil }, nil
 }
 
 // scriptT lets the commands of a script know their test.

@@ -1,12 +1,16 @@
 package cli_test
 
 import (
+	"bytes"
 	"io"
 	"strings"
 	"testing"
 
 	"github.com/creack/pty"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/cli"
 )
 
 // onTerminal runs a command whose streams are a terminal of that size, and
@@ -48,7 +52,7 @@ func mysqlWorld() *world {
 		Classes:      []worldClass{{Name: "ebs-snap", Driver: "ebs.csi.aws.com"}},
 		Claims:       []worldClaim{{Name: "shop/data-mysql-0", Driver: "ebs.csi.aws.com", Size: "50Gi"}},
 		Pods:         []worldPod{{Name: "shop/mysql-0", Owner: "statefulset/mysql", Image: "mysql:8.4", Claims: []string{"data-mysql-0"}, Database: &database{Takes: "41s"}}},
-		Repositories: []worldRepository{{Name: "main", Address: "s3:s3.example.com/acme", Cluster: "prod-eu", Restic: worldError{Takes: "2m17s"}}},
+		Repositories: []worldRepository{{Name: "main", Address: "s3:s3.example.com/acme", Cluster: "prod-eu", Restic: worldError{Takes: "2m17s", Percent: []int{46, 100}}}},
 	}
 }
 
@@ -73,6 +77,7 @@ func TestTerminal(t *testing.T) {
 		again + "  ok    snapshot  data-mysql-0     ready in 5.0s\n" +
 		"  ..    upload    data-mysql-0     to main\n" +
 		again + "  ..    upload    data-mysql-0     [=========>----------]  46%  46.0/100.0 MiB  1.0 MiB/s  54s left\n" +
+		again + "  ..    upload    data-mysql-0     [====================] 100%  100.0/100.0 MiB  1.0 MiB/s\n" +
 		again + "  ok    upload    data-mysql-0     100.0 MiB in 2m17s, 40.0 MiB new, restic 4f2d3b57 to main\n" +
 		"volumesnapshot.snapshot.storage.k8s.io/data-mysql-0-20261122-011500-x7k2 created (app-consistent, off-site 4f2d3b57)\n" +
 		"1 of 1 volumes protected in 3m03s, 40.0 MiB new data stored\n"
@@ -155,6 +160,28 @@ func TestTerminalShowsFailures(t *testing.T) {
 	} {
 		if !strings.Contains(stderr, want) {
 			t.Errorf("%q is not to be seen:\n%q", want, stderr)
+		}
+	}
+}
+
+// An event that comes late, from somebody who still cleans up, is not written
+// into what follows.
+func TestClosedProgressIsSilent(t *testing.T) {
+	for _, mode := range []string{"tty", "plain", "json", "none"} {
+		var out bytes.Buffer
+		p, err := cli.Progress(mode, &out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Event(catalog.Event{Phase: catalog.PhaseDump, State: catalog.Started, Pod: "mysql-0"})
+		if said := out.Len() > 0; said != (mode != "none") {
+			t.Errorf("%s: said %q", mode, out.String())
+		}
+		p.Close()
+		out.Reset()
+		p.Event(catalog.Event{Phase: catalog.PhaseDump, State: catalog.OK, Pod: "mysql-0"})
+		if out.Len() > 0 {
+			t.Errorf("%s: said %q when it was closed", mode, out.String())
 		}
 	}
 }

@@ -27,6 +27,7 @@ type world struct {
 	Storage      worldStorage                 `json:"storage,omitzero"`
 	Missing      []string                     `json:"missing,omitempty"` // rights
 	Busy         string                       `json:"busy,omitempty"`    // namespace that another run holds
+	Lost         string                       `json:"lost,omitempty"`    // namespace that another run takes after two seconds
 	Broken       string                       `json:"broken,omitempty"`  // what the server fails with
 	NoAPI        bool                         `json:"noAPI,omitempty"`
 	Interrupt    string                       `json:"interrupt,omitempty"` // when ^C comes: dump, create, copy
@@ -97,6 +98,7 @@ type worldSnapshot struct {
 	Ready       bool              `json:"ready,omitempty"`
 	Error       string            `json:"error,omitempty"`
 	Class       string            `json:"class,omitempty"`
+	RestoreSize string            `json:"restoreSize,omitempty"`
 	Copies      []string          `json:"copies,omitempty"` // repository/restic snapshot
 }
 
@@ -194,6 +196,9 @@ func (s worldSnapshot) snapshot(w *world) catalog.Snapshot {
 		Namespace: namespace, Name: name, UID: "uid-" + name, Claim: claim, Role: catalog.Role(s.Role), Run: catalog.Run(s.Run), Consistency: catalog.Consistency(s.Consistency),
 		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Pinned: s.Pinned, Created: created, Cut: s.Cut, Ready: s.Ready, Err: s.Error, Class: s.Class, Content: "content-" + name,
 	}
+	if s.RestoreSize != "" {
+		full.RestoreSize = bytesOf(s.RestoreSize)
+	}
 	for p, key := range s.Periods {
 		if full.Periods == nil {
 			full.Periods = map[catalog.Period]string{}
@@ -222,6 +227,9 @@ func worldSnapshotOf(s catalog.Snapshot) worldSnapshot {
 	short := worldSnapshot{
 		Name: s.Namespace + "/" + s.Name, Claim: s.Namespace + "/" + s.Claim, App: s.App(), Role: string(s.Role), Run: string(s.Run), Consistency: string(s.Consistency),
 		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Pinned: s.Pinned, Cut: s.Cut, Ready: s.Ready, Error: s.Err, Class: s.Class,
+	}
+	if s.RestoreSize > 0 {
+		short.RestoreSize = fmt.Sprintf("%dGi", s.RestoreSize>>30)
 	}
 	if s.Record != nil {
 		short.Reason = s.Record.Reason
