@@ -7,10 +7,14 @@ SHELL       := /bin/bash
 # next one finds in Go's cache.
 export CGO_ENABLED := 0
 export GOFLAGS     := -trimpath -buildvcs=false
-RACE                = CGO_ENABLED=1 GOFLAGS=-buildvcs=false go test -race
+RACE                = CGO_ENABLED=1 GOFLAGS=-buildvcs=false
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.0.0-dev)
 TOOL     = go tool -modfile=testdata/tools/go.mod
+# A test that fails is run once more, by itself: a real cluster on two cores can
+# be late. What fails twice is red, and so is a data race; what failed once is
+# shown.
+RETRY    = $(TOOL) gotestsum --format pkgname --hide-summary skipped --rerun-fails=1 --rerun-fails-max-failures=5 --rerun-fails-abort-on-data-race
 # ./... skips testdata, so its packages are named.
 PACKAGES = ./... ./testdata/cluster/... ./testdata/e2e/...
 # Each kind of use has a cluster of its own.
@@ -36,7 +40,7 @@ check: build ## Format, vet, staticcheck, unit tests with -race, tidy, generated
 	shellcheck -s sh $$(git ls-files 'plugins/**.sh' 'internal/**.sh')
 	shellcheck .ci/run $$(git ls-files 'testdata/**.sh')
 	$(TOOL) validate-krew-manifest -skip-install -manifest krew/backsnap.yaml
-	$(RACE) -short ./... ./testdata/cluster/...
+	$(RACE) $(RETRY) --packages='./... ./testdata/cluster/...' -- -race -short
 	go mod tidy -diff
 
 test: check ## check, then each behaviour once on the real cluster: 45 minutes at most
@@ -47,7 +51,7 @@ e2e: build ## The tests that need the real cluster
 	BACKSNAP_IMAGE_TESTS=1 go test -count=1 ./testdata/cluster/images
 	go test -count=1 ./plugins
 	$(CLUSTER) up --state $(TEST_STATE)
-	$(call ENTER,$(TEST_STATE)) && go test -count=1 -timeout 40m ./testdata/e2e/...
+	$(call ENTER,$(TEST_STATE)) && $(RETRY) --packages=./testdata/e2e/... -- -count=1 -p 1 -parallel 4 -timeout 40m
 	$(CLUSTER) down --state $(TEST_STATE)
 
 faults: build ## The enumerations: kill tables and seeds, as long as they take

@@ -162,8 +162,10 @@ func (c *cluster) startAll(ctx context.Context, built []images.Image) (changed b
 	}()
 	started, err := c.progress.steps(
 		func() (string, error) { return c.startParts(ctx, "the control plane", c.foundation()) },
-		func() (string, error) { return c.startParts(ctx, "all others", c.others()) },
+		// Before csi-provisioner starts: if it does not find the snapshot kinds
+		// then, it never lets go of snapshots whose clone failed.
 		func() (string, error) { return c.applyAll(ctx) },
+		func() (string, error) { return c.startParts(ctx, "all others", c.others()) },
 	)
 	err = errors.Join(err, <-pictures)
 	return changed || started || loaded, err
