@@ -26,7 +26,7 @@ func lockRun(ctx context.Context, c cli.Cluster, l cli.Lock) (context.Context, f
 	if err != nil {
 		return nil, nil, err
 	}
-	held, release, err := lock.Namespaces(ctx, cluster.Core(), l.Namespaces, l.Run, lock.Options{Timeout: l.Timeout, Duration: leaseDuration})
+	held, release, err := lock.Namespaces(ctx, cluster.Core(), l.Namespaces, l.Run, lock.Options{Timeout: l.Timeout, Duration: leaseDuration, Over: l.Over})
 	if err != nil {
 		return nil, nil, errors.Join(err, leave())
 	}

@@ -8,6 +8,7 @@ type Phase string
 // The phases, in order.
 const (
 	PhasePlan     Phase = "plan"
+	PhaseSweep    Phase = "sweep" // of what earlier runs left, beside the others
 	PhaseProbe    Phase = "probe"
 	PhaseDump     Phase = "dump"
 	PhaseBarrier  Phase = "barrier"
@@ -57,4 +58,12 @@ type Event struct {
 // goroutines at once and must not block.
 type Watcher interface {
 	Event(Event)
+}
+
+// Line is one line of what a cluster keeps for a while about an object: of a
+// pod's log, or an event.
+type Line struct {
+	Time  time.Time // zero if it is not known
+	About string    // `pod/NAME`, `job/NAME`
+	Text  string
 }

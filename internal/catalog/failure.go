@@ -33,6 +33,7 @@ const (
 	CodeRepoPartial  Code = "BS054" // restic could not read some files
 	CodeMover        Code = "BS055" // the mover failed otherwise
 	CodeNoSecret     Code = "BS056" // no Secret of that repository
+	CodeUnconfirmed  Code = "BS071" // nobody has said yes
 	CodeInterrupted  Code = "BS090" // ^C or SIGTERM
 	CodeInternal     Code = "BS099" // a bug
 )

@@ -73,6 +73,20 @@ func Ours(role Role, run Run) map[string]string {
 	return labels
 }
 
+// Object names an object of ours as kubectl does.
+type Object struct {
+	Kind      string // `job.batch`, one of the Kinds
+	Namespace string // "" for what is in none
+	Name      string
+}
+
+// The kinds of what we create and may have to remove.
+const (
+	KindJob      = "job.batch"
+	KindClaim    = "persistentvolumeclaim"
+	KindSnapshot = "volumesnapshot.snapshot.storage.k8s.io"
+)
+
 // HandsOff are the annotations that keep Argo CD and Flux from removing what
 // we create because it is not in their repository. The map is the caller's.
 func HandsOff() map[string]string {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Why an object is not the one that is meant.
@@ -13,6 +14,17 @@ var (
 	// ErrTaken: it cannot be made, for another has its name.
 	ErrTaken = errors.New("another object has that name")
 )
+
+// Held is the error of an object that was deleted and stays until somebody
+// else lets go of it: there is nothing more that we can do.
+type Held struct {
+	Finalizers []string // whose names say who holds it
+}
+
+// Error names the finalizers.
+func (h *Held) Error() string {
+	return "it is deleted, and held by another's finalizer: " + strings.Join(h.Finalizers, ", ")
+}
 
 // AnnotationSource stands on a mover's Job and says what it copies: who finds
 // the Job later, when the run that made it is over, can write down its result.

@@ -54,6 +54,16 @@ type Snapshot struct {
 	Copies []Copy
 
 	Terminating bool
+	// Held are the finalizers that keep it, where it is Terminating and all of
+	// them are others' than Kubernetes' own.
+	Held []string
+}
+
+// Unfinished reports whether s was asked for and never became a restore point.
+// One that has lost its label and is, or may be, one by what else it carries
+// is not unfinished.
+func (s Snapshot) Unfinished() bool {
+	return s.Role == "" && s.Run != "" && s.Consistency == "" && s.Record == nil && len(s.Periods) == 0 && len(s.Copies) == 0
 }
 
 // Copy is one off-site copy of a snapshot.

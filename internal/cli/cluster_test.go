@@ -370,10 +370,61 @@ func (c *cluster) Movers(context.Context, string) ([]restic.Mover, error) {
 		_, claim := split(m.Claim)
 		found = append(found, restic.Mover{
 			Namespace: "backsnap", Name: m.Name, Run: catalog.Run(m.Run), Finished: m.Finished,
+			Job: slices.Contains(m.Parts, "job"), Clone: slices.Contains(m.Parts, "clone"), Static: slices.Contains(m.Parts, "static"),
 			Source: catalog.Source{Namespace: namespace, Claim: claim, Snapshot: name, UID: "uid-" + name, Repository: m.Repository},
 		})
 	}
 	return found, nil
+}
+
+func (c *cluster) Holdings(_ context.Context, scope catalog.Scope) ([]catalog.Holding, error) {
+	var held []catalog.Holding
+	for _, h := range c.w.Held {
+		namespace, run := split(h)
+		if in(scope, h) {
+			held = append(held, catalog.Holding{Namespace: namespace, Run: catalog.Run(run), Holder: "pid 4711 on builder, user root"})
+		}
+	}
+	return held, c.broken()
+}
+
+func (c *cluster) AwaitRelease(context.Context, catalog.Holding) error { return nil }
+
+func (c *cluster) EachMover(ctx context.Context, _ string, run catalog.Run, seen func(restic.Mover)) error {
+	movers, err := c.Movers(ctx, "backsnap")
+	for _, m := range movers {
+		if m.Job && m.Run == run {
+			seen(m)
+		}
+	}
+	<-ctx.Done()
+	return err
+}
+
+func (c *cluster) LogLines(_ context.Context, _, job string) ([]catalog.Line, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at := c.now()
+	var lines []catalog.Line
+	for i, text := range c.mover(job).Log {
+		lines = append(lines, catalog.Line{Time: at.Add(time.Duration(i) * time.Second), About: "pod/" + job + "-abcde", Text: text})
+	}
+	return lines, nil
+}
+
+func (c *cluster) EventLines(_ context.Context, namespace string, names []string) ([]catalog.Line, error) {
+	var lines []catalog.Line
+	for _, name := range names {
+		if text := c.w.Events[namespace+"/"+name]; text != "" {
+			lines = append(lines, catalog.Line{Time: c.now(), About: "object/" + name, Text: text})
+		}
+	}
+	return lines, nil
+}
+
+func (c *cluster) TryRemove(_ context.Context, o catalog.Object) error {
+	c.did("try to delete %s %s/%s", o.Kind, o.Namespace, o.Name)
+	return c.broken()
 }
 
 func (c *cluster) AddCopy(_ context.Context, s catalog.Snapshot, copy catalog.Copy) error {

@@ -26,6 +26,19 @@ type Cluster interface {
 	Snapshots(ctx context.Context, scope catalog.Scope) ([]catalog.Snapshot, error)
 	// Repositories are those whose Secrets lie in the backup namespace, by name.
 	Repositories(ctx context.Context, namespace string) ([]catalog.Repository, error)
+	// Holdings are the namespaces in scope that runs hold, by name.
+	Holdings(ctx context.Context, scope catalog.Scope) ([]catalog.Holding, error)
+	// AwaitRelease returns when the run of h has let go of its namespace, or is
+	// dead.
+	AwaitRelease(ctx context.Context, h catalog.Holding) error
+	// LogLines are what the pods of a Job have logged so far.
+	LogLines(ctx context.Context, namespace, job string) ([]catalog.Line, error)
+	// EventLines are the events about objects of these names and their pods,
+	// by time; none without the right to see events.
+	EventLines(ctx context.Context, namespace string, names []string) ([]catalog.Line, error)
+	// TryRemove asks the server whether it would delete that object, and
+	// deletes nothing.
+	TryRemove(ctx context.Context, o catalog.Object) error
 	// Version is the server's, `v1.36.3`.
 	Version(ctx context.Context) (string, error)
 }
@@ -56,4 +69,5 @@ type Lock struct {
 	Slots      int // at most so many runs on this machine; 0: any number
 	Dir        string
 	Timeout    time.Duration // to wait for a busy one
+	Over       catalog.Run   // whose namespaces are taken though it may live; "" for none
 }

@@ -48,6 +48,7 @@ var exits = map[catalog.Code]int{
 	catalog.CodeRepoPartial:  exitPartial,
 	catalog.CodeMover:        exitFailed,
 	catalog.CodeNoSecret:     exitPrecondition,
+	catalog.CodeUnconfirmed:  exitRefused,
 	catalog.CodeInterrupted:  exitInterrupted,
 	catalog.CodeInternal:     exitFailed,
 }

@@ -28,9 +28,10 @@ func shopWorld() *world {
 		Pods:         []worldPod{pod("crm"), pod("shop")},
 		Repositories: []worldRepository{{Name: "main", Address: "s3:s3.example.com/acme", Cluster: "prod-eu"}, {Name: "new", Address: "s3:s3.example.com/new", Cluster: "prod-eu"}},
 		Snapshots: []worldSnapshot{
-			{Name: "crm/data-1", Claim: "crm/data", Run: "20261121-011500-p9aa", Retain: "days"},
-			{Name: "shop/data-1", Claim: "shop/data", Run: "20261121-011500-p9aa", Retain: "calendar"},
+			{Name: "crm/data-1", Claim: "crm/data", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "days"},
+			{Name: "shop/data-1", Claim: "shop/data", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "calendar"},
 		},
+		Held: []string{"crm/20261122-011500-x7k2", "shop/20261122-011500-x7k2"},
 	}
 }
 
@@ -65,6 +66,19 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"template":                    {"-o go-template", "--template={{.kind}}", "SnapshotRun"},
 			"timeout":                     {"", "--timeout=3s", "BS022"},
 			"timezone":                    {"--retain=calendar", "--timezone=Pacific/Honolulu", `daily: "2026-11-21"`},
+			"wait":                        {"", "--wait=false", "copy under way to main"},
+		},
+		"abort": {
+			"all-namespaces":              {"run/20261122-011500-x7k2 --yes", "-A", "lock crm,shop over run 20261122-011500-x7k2"},
+			"allow-missing-template-keys": {"run/20261122-011500-x7k2 --dry-run=client -o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
+			"backup-namespace":            {"run/20261101-011500-aaaa", "--backup-namespace=elsewhere", "nor in backup namespace elsewhere"},
+			"color":                       {"run/20261110-011500-left --yes --progress=tty", "--color=always", "\x1b[33m"},
+			"dry-run":                     {"run/20261110-011500-left --yes", "--dry-run=server", "try to delete"},
+			"output":                      {"run/20261122-011500-x7k2 --yes", "-o json", `"kind": "AbortRun"`},
+			"progress":                    {"run/20261110-011500-left --yes", "--progress=json", `"type":"warning"`},
+			"quiet":                       {"run/20261110-011500-left --yes", "-q", "left deleted\n--\n--\n"},
+			"template":                    {"run/20261122-011500-x7k2 --dry-run=client -o go-template", "--template={{.kind}}", "AbortRun"},
+			"yes":                         {"run/20261122-011500-x7k2", "--yes", "exit 0"},
 		},
 		"list": {
 			"all-namespaces":              {"", "-A", "NAMESPACE"},
@@ -73,6 +87,12 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"output":                      {"", "-o name", "volumesnapshot.snapshot.storage.k8s.io/data-1"},
 			"selector":                    {"", "-l backsnap.sh/retain=days", "No restore points found"},
 			"template":                    {"-o go-template", "--template={{.kind}}", "RestorePointList"},
+		},
+		"logs": {
+			"all-namespaces":   {"run/20261110-011500-left", "-A", "crm/data  asked for"},
+			"backup-namespace": {"run/20261101-011500-aaaa", "--backup-namespace=elsewhere", "nor in backup namespace elsewhere"},
+			"follow":           {"run/20261110-011500-left", "-f", "copied to main as"},
+			"phase":            {"run/20261110-011500-left --phase=snapshot", "--phase=upload", "restic: 50%"},
 		},
 		"version": {
 			"allow-missing-template-keys": {"-o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
@@ -159,8 +179,16 @@ func observe(t *testing.T, name, args string) string {
 	w.Repositories = append(w.Repositories,
 		worldRepository{Name: "each", Address: "s3:s3.example.com/{namespace}"},
 		worldRepository{Name: "stuck", Address: "s3:s3.example.com/stuck", Restic: worldError{Stuck: "ImagePullBackOff: no such image"}})
-	if name == "snapshot" {
+	switch name {
+	case "snapshot":
 		w.Repositories = w.Repositories[:2]
+	case "abort", "logs":
+		w.Snapshots = append(w.Snapshots, worldSnapshot{Name: "shop/left", Claim: "shop/data", Run: "20261110-011500-left"},
+			worldSnapshot{Name: "crm/left", Claim: "crm/data", Run: "20261110-011500-left"})
+		w.Movers = append(w.Movers, worldMover{
+			Name: "left-1", Parts: []string{"job"}, Run: "20261110-011500-left", Snapshot: "shop/left", Claim: "shop/data", Repository: "main",
+			Log: []string{`{"message_type":"status","seconds_elapsed":1,"total_bytes":100,"bytes_done":50}`},
+		})
 	}
 	code, stdout, stderr := invoke(t, w, nil, append(strings.Fields(name), strings.Fields(args)...)...)
 	left, err := yaml.Marshal(w)

@@ -233,6 +233,8 @@ func (r report) printSentences(w io.Writer) error {
 		for _, c := range item.Copies {
 			if c.Snapshot != "" && c.Error == "" {
 				words = append(words, "off-site "+short(c.Snapshot))
+			} else if c.State == string(offsite.Detached) && c.Error == "" {
+				words = append(words, "copy under way to "+c.Repository)
 			}
 		}
 		where := ""
@@ -250,6 +252,13 @@ var consistencyWords = map[catalog.Consistency]string{
 	catalog.Application: "app-consistent",
 	catalog.Crash:       "crash-consistent",
 	catalog.Fuzzy:       "fuzzy",
+}
+
+// detached reports whether a mover runs on.
+func (r report) detached() bool {
+	return slices.ContainsFunc(r.Items, func(i itemDoc) bool {
+		return slices.ContainsFunc(i.Copies, func(c copyDoc) bool { return c.State == string(offsite.Detached) })
+	})
 }
 
 // sums are a report in numbers.

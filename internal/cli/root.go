@@ -62,8 +62,8 @@ func New(env *Env) *cobra.Command {
 
 	groups := templates.CommandGroups{
 		{Message: "Backup Commands:", Commands: []*cobra.Command{newSnapshot(env, config)}},
-		{Message: "Inspect Commands:", Commands: []*cobra.Command{newList(env, config)}},
-		{Message: "Operate Commands:", Commands: []*cobra.Command{newRepo(env, config)}},
+		{Message: "Inspect Commands:", Commands: []*cobra.Command{newList(env, config), newLogs(env, config)}},
+		{Message: "Operate Commands:", Commands: []*cobra.Command{newRepo(env, config), newAbort(env, config)}},
 	}
 	groups.Add(cmd)
 	cmd.AddCommand(newVersion(env, config), newOptions(env))

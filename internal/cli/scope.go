@@ -83,6 +83,19 @@ func (f *scopeFlags) selects() (func(map[string]string) bool, error) {
 	return func(set map[string]string) bool { return selector.Matches(labels.Set(set)) }, nil
 }
 
+// whereFlags are the flags with which another command finds what lies in
+// scope.
+func whereFlags(scope catalog.Scope) string {
+	text := " -A"
+	if !scope.All && len(scope.Namespaces) == 1 {
+		text = " -n " + scope.Namespaces[0]
+	}
+	if scope.BackupNamespace != offsite.DefaultBackupNamespace {
+		text += " --backup-namespace=" + scope.BackupNamespace
+	}
+	return text
+}
+
 // kinds are the TYPEs of the command line and what they mean.
 var kinds = map[string]string{
 	"statefulset": "statefulset", "statefulsets": "statefulset", "sts": "statefulset",

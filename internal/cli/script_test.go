@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -83,6 +84,13 @@ func (c *cluster) lock(ctx context.Context, _ cli.Cluster, l cli.Lock) (context.
 		return nil, nil, &catalog.Failure{Code: catalog.CodeBusy, Message: "namespace " + what + " is taken by run 20261122-010000-aaaa", State: "nothing changed", Next: "wait"}
 	}
 	c.did("lock %s for %s, %d slots in %q, wait %s", what, l.Run, l.Slots, l.Dir, l.Timeout)
+	if l.Over != "" {
+		c.did("lock %s over run %s", what, l.Over)
+		c.w.Held = slices.DeleteFunc(c.w.Held, func(h string) bool {
+			namespace, run := split(h)
+			return run == string(l.Over) && slices.Contains(l.Namespaces, namespace)
+		})
+	}
 	held, lose := context.WithCancelCause(ctx)
 	if what == c.w.Lost {
 		time.AfterFunc(2*time.Second, func() {

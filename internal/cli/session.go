@@ -110,7 +110,7 @@ func (s *session) planCopies(snapshots []catalog.Snapshot) (offsite.Plan, error)
 	choice, err := s.choice(snapshots)
 	plan, planErr := offsite.New(offsite.Request{
 		Run: s.request.Run, BackupNamespace: s.options.backupNamespace, Repositories: s.repositories, Choice: choice,
-		Image: s.options.image, Parallel: offsite.DefaultParallel, Deadline: offsite.DefaultDeadline,
+		Image: s.options.image, Parallel: offsite.DefaultParallel, Deadline: offsite.DefaultDeadline, Detach: !s.options.wait,
 	}, s.inventory.Repositories, snapshots)
 	return plan, errors.Join(err, planErr)
 }
@@ -189,23 +189,23 @@ func (s *session) run(ctx context.Context) (report, error) {
 		return report{}, err
 	}
 	defer s.progress.Close()
-	if len(s.copies.Copies) > 0 {
-		s.collect(held)
-	}
+	swept := s.sweep(held, namespaces)
 	result := snapshot.Run(held, s.cluster, s.env.Now, s.cuts, s.progress)
+	swept()
 	outcomes, copyErr := s.copy(held, result)
 	return s.report(result, outcomes, errors.Join(copyErr, release())), nil
 }
 
-// collect takes in what movers of earlier runs have finished meanwhile. That
-// it fails is no reason not to make a new restore point.
-func (s *session) collect(ctx context.Context) {
-	if _, err := offsite.Collect(ctx, s.cluster, s.env.Now, s.options.backupNamespace, s.progress); err != nil {
-		s.progress.Event(catalog.Event{
-			Time: s.env.Now(), Run: s.request.Run, Phase: catalog.PhaseUpload, State: catalog.Warning,
-			Message: "collect finished movers of earlier runs: " + err.Error(),
-		})
+// sweep begins to remove what earlier runs have left.
+func (s *session) sweep(ctx context.Context, namespaces []string) (wait func()) {
+	w := &sweeper{
+		cluster: s.cluster, now: s.env.Now, watcher: s.progress,
+		run: s.request.Run, namespaces: namespaces, backupNamespace: s.options.backupNamespace,
 	}
+	if len(s.copies.Copies) == 0 {
+		return w.start(ctx, w.snapshots)
+	}
+	return w.start(ctx, w.snapshots, w.copies)
 }
 
 // copy copies the snapshots that were taken off-site.
@@ -235,6 +235,9 @@ func (s *session) print(r report) error {
 	}
 	for _, err := range r.failures {
 		printError(s.env.Err, err)
+	}
+	if r.detached() && !s.options.wait && s.progress.text() {
+		fmt.Fprintf(s.env.Err, "The copies are being made. Follow them: kubectl backsnap logs -f run/%s%s\n", r.Run, whereFlags(s.scope))
 	}
 	if r.ExitCode != exitOK {
 		return &finished{code: r.ExitCode}

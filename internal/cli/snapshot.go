@@ -21,7 +21,7 @@ type snapshotOptions struct {
 	retain, repository, image  string
 	timezone, dryRun           string
 	backupNamespace            string
-	pin                        bool
+	pin, wait                  bool
 	dumpTimeout, timeout       time.Duration
 	parallel                   int
 	lockSlots                  int
@@ -43,7 +43,7 @@ const snapshotExample = `
 func newSnapshot(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 	o := &snapshotOptions{
 		consistency: string(snapshot.Auto), retain: "30d", dryRun: "none", image: offsite.DefaultImage,
-		dumpTimeout: 30 * time.Minute, timeout: time.Hour, parallel: 4,
+		dumpTimeout: 30 * time.Minute, timeout: time.Hour, parallel: 4, wait: true,
 	}
 	cmd := &cobra.Command{
 		Use:     "snapshot [TYPE/NAME | CLAIM | -l SELECTOR | -A]",
@@ -78,6 +78,7 @@ func (o *snapshotOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.timezone, "timezone", "", "Time zone of days and periods, an IANA `name`; default: the local one")
 	f.DurationVar(&o.dumpTimeout, "dump-timeout", o.dumpTimeout, "The longest a dump may take")
 	f.DurationVar(&o.timeout, "timeout", o.timeout, "The longest to wait until a snapshot is ready")
+	f.BoolVar(&o.wait, "wait", o.wait, "Wait until the copies are made; else return once their movers are started, all of them at once")
 	f.IntVar(&o.parallel, "parallel", o.parallel, "Apps at once; the volumes of one app are always cut together")
 	f.IntVar(&o.lockSlots, "lock-slots", 0, "At most so many runs at once on this machine; 0: any number")
 	f.StringVar(&o.lockDir, "lock-dir", "", "Where the slots are; default: backsnap in the user's cache directory")

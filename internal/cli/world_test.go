@@ -27,6 +27,8 @@ type world struct {
 	Storage      worldStorage                 `json:"storage,omitzero"`
 	Missing      []string                     `json:"missing,omitempty"` // rights
 	Busy         string                       `json:"busy,omitempty"`    // namespace that another run holds
+	Events       map[string]string            `json:"events,omitempty"`  // about namespace/name
+	Held         []string                     `json:"held,omitempty"`    // namespace/run that holds it
 	Lost         string                       `json:"lost,omitempty"`    // namespace that another run takes after two seconds
 	Broken       string                       `json:"broken,omitempty"`  // what the server fails with
 	NoAPI        bool                         `json:"noAPI,omitempty"`
@@ -111,6 +113,7 @@ type worldMover struct {
 	Claim      string     `json:"pvc,omitempty"`
 	Repository string     `json:"repository,omitempty"`
 	Finished   bool       `json:"finished,omitempty"`
+	Log        []string   `json:"log,omitempty"`
 	Restic     worldError `json:"restic,omitzero"`
 }
 

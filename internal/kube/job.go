@@ -24,9 +24,6 @@ const moverContainer = "restic"
 // retries is how many attempts follow the first that failed.
 const retries = 2
 
-// movers selects the Jobs that run restic.
-const movers = ours + "," + catalog.LabelRole + "=" + string(catalog.RoleMover)
-
 func jobRight(verb, namespace string) catalog.Right {
 	return catalog.Right{Verb: verb, Group: "batch", Resource: "jobs", Namespace: namespace}
 }
@@ -231,30 +228,6 @@ func (c *Cluster) MoverLog(ctx context.Context, namespace, pod string) (io.ReadC
 	return log, explain(err, fmt.Sprintf("read log of %s/%s", namespace, pod), right)
 }
 
-// Movers are the Jobs with our labels that run restic, by name. One that does
-// not say what it copies in words that we know is somebody else's to judge,
-// and left out.
-func (c *Cluster) Movers(ctx context.Context, namespace string) ([]restic.Mover, error) {
-	jobs, err := list(ctx, metav1.ListOptions{LabelSelector: movers}, c.core.BatchV1().Jobs(namespace).List,
-		func(l *batchv1.JobList) []batchv1.Job { return l.Items })
-	if err != nil {
-		return nil, explain(err, "list jobs in "+namespace, jobRight("list", namespace))
-	}
-	var found []restic.Mover
-	for _, job := range jobs {
-		source, err := catalog.ReadSource(job.Annotations[catalog.AnnotationSource])
-		if err != nil || job.DeletionTimestamp != nil {
-			continue
-		}
-		reason, _ := finished(&job)
-		found = append(found, restic.Mover{
-			Namespace: namespace, Name: job.Name, Run: catalog.Run(job.Labels[catalog.LabelRun]),
-			Source: source, Finished: reason != "",
-		})
-	}
-	return found, nil
-}
-
 // finished is the type of the condition that ended the Job, and the condition;
 // "" while it has not.
 func finished(job *batchv1.Job) (batchv1.JobConditionType, batchv1.JobCondition) {
@@ -274,11 +247,14 @@ type removal struct {
 	delete func(context.Context) error
 }
 
-// remove deletes the object of that name and returns when it is gone. The
-// watch is there before the deletion, so that the end cannot be missed.
+// remove deletes the object of that name and returns when it is gone, or held
+// by others. The watch is there before the deletion, so that the end cannot be
+// missed.
 func remove(ctx context.Context, name string, r removal) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	hold := &hold{giveUp: cancel}
+	defer hold.forget()
 	gone, deleted := false, false
 	return observe(ctx, r.watch, only(name), observer{
 		opened: func() error {
@@ -293,6 +269,9 @@ func remove(ctx context.Context, name string, r removal) error {
 		},
 		event: func(e watch.Event) error {
 			gone = gone || e.Type == watch.Deleted
+			if object, ok := e.Object.(metav1.Object); ok {
+				hold.see(heldBy(object))
+			}
 			return nil
 		},
 		done: func() bool { return gone },

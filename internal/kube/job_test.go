@@ -461,33 +461,3 @@ func TestRemoveMoverAfterItsWatchBroke(t *testing.T) {
 		equal(t, "gone", true, apierrors.IsNotFound(err))
 	})
 }
-
-func TestMovers(t *testing.T) {
-	labelled := func(name string, source string, conditions ...batchv1.JobCondition) *batchv1.Job {
-		job := moverJob(conditions...)
-		job.Name, job.Labels = name, catalog.Ours(catalog.RoleMover, copyRun)
-		job.Annotations = map[string]string{catalog.AnnotationSource: source}
-		return job
-	}
-	stranger := moverJob()
-	stranger.Name = "stranger"
-	leaving := labelled("leaving", "")
-	leaving.DeletionTimestamp, leaving.Finalizers = new(metav1.Now()), []string{"foregroundDeletion"}
-	f := newFakes([]runtime.Object{
-		labelled("a", `{"namespace":"shop","claim":"data","snapshot":"s","uid":"u","repository":"main"}`, ended(batchv1.JobComplete, "")),
-		labelled("b", "", ended(batchv1.JobFailed, "")), labelled("c", "", ended(batchv1.JobFailureTarget, "")),
-		labelled("d", "[of a later version]", ended(batchv1.JobComplete, "")), stranger, leaving,
-	}, nil)
-	got, err := f.Movers(t.Context(), "backsnap")
-	if err != nil {
-		t.Fatal(err)
-	}
-	equal(t, "movers", []restic.Mover{
-		{
-			Namespace: "backsnap", Name: "a", Run: copyRun, Finished: true,
-			Source: catalog.Source{Namespace: "shop", Claim: "data", Snapshot: "s", UID: "u", Repository: "main"},
-		},
-		{Namespace: "backsnap", Name: "b", Run: copyRun, Finished: true},
-		{Namespace: "backsnap", Name: "c", Run: copyRun},
-	}, got)
-}

@@ -295,24 +295,40 @@ func (c *Cluster) reclaim(ctx context.Context, namespace, name string) error {
 }
 
 // RemoveStatic deletes the snapshot, and the content once the snapshot is
-// gone: the controllers let go of a content only when its snapshot has gone
-// before.
+// gone, or held by others: the controllers let go of a content only when its
+// snapshot has gone before.
 func (c *Cluster) RemoveStatic(ctx context.Context, namespace, name string) error {
 	err := again(ctx, func(ctx context.Context) error {
 		return c.snapshots.SnapshotV1().VolumeSnapshots(namespace).Delete(ctx, name, metav1.DeleteOptions{})
 	})
 	if err == nil {
-		err = c.Await(ctx, namespace, func(there []catalog.Snapshot) (bool, error) {
-			return !slices.ContainsFunc(there, func(s catalog.Snapshot) bool { return s.Name == name }), nil
-		})
+		err = c.awaitGone(ctx, namespace, name)
 	}
-	if ignoreGone(err) != nil {
-		return explain(err, fmt.Sprintf("delete snapshot %s/%s", namespace, name), snapshotRight("delete", namespace))
+	err = explain(ignoreGone(err), fmt.Sprintf("delete snapshot %s/%s", namespace, name), snapshotRight("delete", namespace))
+	var held *catalog.Held
+	if err != nil && !errors.As(err, &held) {
+		return err
 	}
-	err = again(ctx, func(ctx context.Context) error {
+	removed := again(ctx, func(ctx context.Context) error {
 		return c.snapshots.SnapshotV1().VolumeSnapshotContents().Delete(ctx, name, metav1.DeleteOptions{})
 	})
-	return explain(ignoreGone(err), "delete snapshot content "+name, contentRight("delete"))
+	return errors.Join(err, explain(ignoreGone(removed), "delete snapshot content "+name, contentRight("delete")))
+}
+
+// awaitGone waits until the snapshot of that name is gone, or held by others.
+func (c *Cluster) awaitGone(ctx context.Context, namespace, name string) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	hold := &hold{giveUp: cancel}
+	defer hold.forget()
+	return c.Await(ctx, namespace, func(there []catalog.Snapshot) (bool, error) {
+		i := slices.IndexFunc(there, func(s catalog.Snapshot) bool { return s.Name == name })
+		if i < 0 {
+			return true, nil
+		}
+		hold.see(there[i].Held)
+		return false, nil
+	})
 }
 
 // AddCopy writes copy onto s. What s.Copies and s.ResourceVersion say is tried

@@ -268,6 +268,7 @@ func fromObject(v *snapshotv1.VolumeSnapshot) catalog.Snapshot {
 		ResourceVersion: v.ResourceVersion,
 		Created:         v.CreationTimestamp.UTC(),
 		Terminating:     v.DeletionTimestamp != nil,
+		Held:            heldBy(v),
 	}
 	// A record that cannot be read leaves Record nil: such a snapshot is shown
 	// and kept, never judged, and that is all that there is to do.

@@ -28,6 +28,10 @@ type Options struct {
 	// Duration is for how long a lease holds without being renewed, in whole
 	// seconds; 0 is 15 s. It is renewed every third of it.
 	Duration time.Duration
+	// Over is a run whose leases are taken though it may live; "" for none.
+	// It stops when it sees that, and not before that is sure to have happened
+	// does Namespaces return.
+	Over catalog.Run
 }
 
 const (
@@ -53,7 +57,7 @@ func Namespaces(ctx context.Context, client kubernetes.Interface, namespaces []s
 	if o.Duration == 0 {
 		o.Duration = defaultDuration
 	}
-	h := &leases{run: run, holder: holder(), duration: o.Duration}
+	h := &leases{run: run, over: o.Over, holder: holder(), duration: o.Duration}
 	ctx, lose := context.WithCancelCause(ctx)
 	alive, stop := context.WithCancel(context.WithoutCancel(ctx))
 	release := sync.OnceValue(func() error {
@@ -78,14 +82,21 @@ func Namespaces(ctx context.Context, client kubernetes.Interface, namespaces []s
 			}
 		})
 	}
+	if err := pause(ctx, h.notice); err != nil {
+		return nil, nil, errors.Join(err, release())
+	}
 	return ctx, release, nil
 }
 
 // leases are those that one run holds.
 type leases struct {
 	run      catalog.Run
+	over     catalog.Run // whose leases are free to us
 	holder   string
 	duration time.Duration
+	// notice is how long over may go on before it knows that a lease of its is
+	// ours.
+	notice time.Duration
 
 	held []*lease
 	wg   sync.WaitGroup // the renewals
@@ -106,8 +117,12 @@ func (h *leases) acquire(ctx context.Context, door coordinationclient.LeaseInter
 		l, there, err := h.create(ctx, door, namespace)
 		for err == nil && there != nil {
 			view.note(there)
-			if view.free(h.run) {
+			ended := h.over != "" && view.holder == string(h.over)
+			if ended || view.free(h.run) {
 				l, err = h.takeOver(ctx, door, namespace, there)
+				if ended && l != nil {
+					h.notice = max(h.notice, view.duration)
+				}
 				break // ours, or it has changed meanwhile
 			}
 			until := view.patience(deadline)

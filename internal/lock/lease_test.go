@@ -592,3 +592,42 @@ func TestForbidden(t *testing.T) {
 		Next:    "ask for that right, and see whether you have it: kubectl auth can-i create leases.coordination.k8s.io -n shop",
 	}), err)
 }
+
+// A run that is aborted has stopped when its lease is ours.
+func TestOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		victim, released, err := Namespaces(t.Context(), s, []string{"shop"}, theirs, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		_, release, err := Namespaces(t.Context(), s, []string{"crm", "shop"}, mine, Options{Over: theirs})
+		if err != nil {
+			t.Fatal(err)
+		}
+		equal(t, "waited", defaultDuration, time.Since(began))
+		equal(t, "what it was told", "lease of namespace shop lost: run "+string(mine)+" holds it now", context.Cause(victim).Error())
+		equal(t, "holder of shop", string(mine), s.held("shop"))
+		if err := errors.Join(released(), release()); err != nil {
+			t.Error(err)
+		}
+		equal(t, "left", "", s.held("shop")+s.held("crm"))
+	})
+}
+
+// Another run's namespace is as busy as ever.
+func TestOverIsForOneRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		_, release, err := Namespaces(t.Context(), s, []string{"shop"}, theirs, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _, err = Namespaces(t.Context(), s, []string{"shop"}, mine, Options{Over: "20261101-011500-zzzz"})
+		equal(t, "code", catalog.CodeBusy, catalog.CodeOf(err))
+		if err := release(); err != nil {
+			t.Error(err)
+		}
+	})
+}

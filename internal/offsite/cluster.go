@@ -42,13 +42,20 @@ type Cluster interface {
 	FollowMover(ctx context.Context, namespace, name, clone string, seen func(restic.Sight)) (restic.End, error)
 	// MoverLog is the log of a mover's pod from its beginning, and as it grows.
 	MoverLog(ctx context.Context, namespace, pod string) (io.ReadCloser, error)
-	// Movers are all that stand in namespace, by name.
+	// Movers are what stands of copies in namespace, by name: Jobs, and what
+	// Jobs work with.
 	Movers(ctx context.Context, namespace string) ([]restic.Mover, error)
+	// EachMover calls seen with each mover of run that stands in namespace and
+	// each that is started, until ctx is done; that is no error.
+	EachMover(ctx context.Context, namespace string, run catalog.Run, seen func(restic.Mover)) error
 	// AddCopy puts copy into the annotation of s, beside those that are there,
 	// in place of an older one in the same repository. It fails with
 	// catalog.ErrGone if s is not there any more. s needs Namespace, Name and
 	// UID.
 	AddCopy(ctx context.Context, s catalog.Snapshot, copy catalog.Copy) error
+
+	// What is deleted and stays because others hold it is a *catalog.Held, once
+	// that has lasted half a minute.
 
 	// RemoveMover deletes the Job and returns when it and its pods are gone.
 	RemoveMover(ctx context.Context, namespace, name string) error

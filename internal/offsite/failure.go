@@ -84,8 +84,17 @@ func (m *making) detached(ctx context.Context, err error) error {
 		Message: fmt.Sprintf("copy of %s not waited for", m.copy),
 		Cause:   fmt.Errorf("%w; %w", err, ErrDetached),
 		State:   fmt.Sprintf("the snapshot stands; job/%s in %s makes the copy, and the next run that copies records it and cleans up", m.copy.Name, m.request.BackupNamespace),
-		Next:    fmt.Sprintf("follow it: kubectl logs -f job/%s -n %s", m.copy.Name, m.request.BackupNamespace),
+		Next:    m.later(),
 	}
+}
+
+// later are the commands for a mover that runs on.
+func (m *making) later() string {
+	of := fmt.Sprintf("run/%s -n %s", m.copy.Snapshot.Run, m.copy.Snapshot.Namespace)
+	if ns := m.request.BackupNamespace; ns != DefaultBackupNamespace {
+		of += " --backup-namespace=" + ns
+	}
+	return fmt.Sprintf("follow it: kubectl backsnap logs -f %s; or stop it: kubectl backsnap abort %s", of, of)
 }
 
 // interruptCode tells a run out of time from one that was interrupted.

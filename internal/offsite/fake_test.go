@@ -37,6 +37,7 @@ type cluster struct {
 	// fail is the error of a call, by the call's line in the diary.
 	fail    map[string]error
 	log     string
+	blind   bool   // a watch of movers shows none
 	exposed func() // called when a static copy was made
 	classes map[string]catalog.StorageClass
 	movers  []restic.Mover
@@ -181,6 +182,16 @@ func (c *cluster) MoverLog(ctx context.Context, _, pod string) (io.ReadCloser, e
 
 func (c *cluster) Movers(context.Context, string) ([]restic.Mover, error) { return c.movers, nil }
 
+func (c *cluster) EachMover(ctx context.Context, _ string, run catalog.Run, seen func(restic.Mover)) error {
+	for _, m := range c.movers {
+		if m.Job && m.Run == run && !c.blind {
+			seen(m)
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
 func (c *cluster) AddCopy(ctx context.Context, s catalog.Snapshot, copy catalog.Copy) error {
 	c.mu.Lock()
 	for name, claim := range c.claims {
@@ -223,11 +234,12 @@ func (c *cluster) RemoveClone(ctx context.Context, _, name string, reclaim bool)
 	if reclaim {
 		call += " and volume"
 	}
-	if err := c.note(ctx, name, call); err != nil {
-		return err
+	err := c.note(ctx, name, call)
+	var held *catalog.Held
+	if err == nil || errors.As(err, &held) { // as good as gone
+		c.drop("clone", name, "mover")
 	}
-	c.drop("clone", name, "mover")
-	return nil
+	return err
 }
 
 func (c *cluster) RemoveStatic(ctx context.Context, _, name string) error {

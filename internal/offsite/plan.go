@@ -35,6 +35,8 @@ type Request struct {
 	Image    string        // with restic in it
 	Parallel int           // movers at once, at least 1
 	Deadline time.Duration // of restic in a mover
+	// Detach: Run starts the movers, all of them, and waits for none.
+	Detach bool
 	// Timeout is how long Run waits; what still runs then is left running.
 	// 0 waits until the end.
 	Timeout time.Duration

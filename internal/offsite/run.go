@@ -45,7 +45,8 @@ type Outcome struct {
 	State  State
 	Result catalog.Copy  // where State is Copied, Known or Partial
 	Took   time.Duration // 0 from Collect
-	// Err is a catalog.Failure, nil where State is Copied or Known.
+	// Err is a catalog.Failure, nil where State is Copied or Known, or Detached
+	// because that was asked for.
 	Err error
 	// Left is why something that was made for the copy could not be removed;
 	// nil if nothing is left, or its mover runs on. It says nothing about the copy.
@@ -82,11 +83,16 @@ func Run(ctx context.Context, c Cluster, now func() time.Time, p Plan, w catalog
 		})
 	}
 	running.Wait()
+	return outcomes, join(outcomes)
+}
+
+// join joins what the outcomes tell.
+func join(outcomes []Outcome) error {
 	var errs []error
 	for _, o := range outcomes {
 		errs = append(errs, o.Err)
 	}
-	return outcomes, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // enter waits for a place, until ctx is done, and returns how to leave it.
@@ -169,6 +175,10 @@ func (m *making) make(ctx context.Context) Outcome {
 			outcome.State, outcome.Err = Skipped, m.interrupted(context.Cause(ctx))
 		}
 		return m.close(ctx, outcome)
+	}
+	if m.request.Detach {
+		outcome.State = Detached
+		return outcome
 	}
 	end, err := m.follow(ctx)
 	if lost(err) {
@@ -380,21 +390,34 @@ func (m *making) cleanUp(ctx context.Context) error {
 func (m *making) remove(ctx context.Context) error {
 	c, namespace, name := m.cluster, m.request.BackupNamespace, m.copy.Name
 	if m.stage >= mover {
-		if err := c.RemoveMover(ctx, namespace, name); err != nil {
-			return fmt.Errorf("remove mover %s/%s: %w", namespace, name, err)
+		if err := m.gone("remove mover", c.RemoveMover(ctx, namespace, name)); err != nil {
+			return err
 		}
 	}
 	if m.stage >= clone {
-		if err := c.RemoveClone(ctx, namespace, name, m.class.Retains); err != nil {
-			return fmt.Errorf("remove clone %s/%s: %w", namespace, name, err)
+		if err := m.gone("remove clone", c.RemoveClone(ctx, namespace, name, m.class.Retains)); err != nil {
+			return err
 		}
 	}
 	if m.stage >= static {
-		if err := c.RemoveStatic(ctx, namespace, name); err != nil {
-			return fmt.Errorf("remove static copy %s/%s: %w", namespace, name, err)
-		}
+		return m.gone("remove static copy", c.RemoveStatic(ctx, namespace, name))
 	}
 	return nil
+}
+
+// gone is the error of a removal. What only others hold is as good as gone,
+// and is named.
+func (m *making) gone(doing string, err error) error {
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("%s %s/%s: %w", doing, m.request.BackupNamespace, m.copy.Name, err)
+	var held *catalog.Held
+	if errors.As(err, &held) {
+		m.tell(catalog.Event{State: catalog.Warning, Message: err.Error()})
+		return nil
+	}
+	return err
 }
 
 // announce tells how it ended, and how long it took.

@@ -346,6 +346,20 @@ func stays(ctx context.Context, seen func(restic.Sight)) (restic.End, error) {
 	return restic.End{}, context.Cause(ctx)
 }
 
+// A run that waits for no mover starts all of them, whatever Parallel says.
+func TestDetach(t *testing.T) {
+	c := newCluster(t)
+	p := plan(t, "a", "b")
+	p.Request.Parallel, p.Request.Detach = 1, true
+	outcomes, err := offsite.Run(t.Context(), c, at, p, &events{})
+	equal(t, "error", error(nil), err)
+	for i, o := range outcomes {
+		equal(t, "outcome", offsite.Outcome{Copy: p.Copies[i], State: offsite.Detached}, o)
+		equal(t, "calls", []string{"expose", "clone", "start"}, c.diary[o.Copy.Snapshot.Claim])
+	}
+	equal(t, "left", 6, len(c.left()))
+}
+
 func TestInterruptLeavesMoversRunning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, w := newCluster(t), &events{}
@@ -374,7 +388,7 @@ func TestInterruptLeavesMoversRunning(t *testing.T) {
 		equal(t, "failure of a", catalog.Failure{
 			Code: catalog.CodeInterrupted, Message: "copy of shop/a to main not waited for", Cause: failure(t, outcomes[0]).Cause,
 			State: "the snapshot stands; job/" + name + " in backsnap makes the copy, and the next run that copies records it and cleans up",
-			Next:  "follow it: kubectl logs -f job/" + name + " -n backsnap",
+			Next:  "follow it: kubectl backsnap logs -f run/" + string(run) + " -n shop; or stop it: kubectl backsnap abort run/" + string(run) + " -n shop",
 		}, failure(t, outcomes[0]))
 		equal(t, "code of c", catalog.CodeInterrupted, catalog.CodeOf(outcomes[2].Err))
 		equal(t, "events of a", []string{"started", "warning copy of shop/a to main not waited for: interrupt; its mover runs on"}, w.of("a"))

@@ -44,6 +44,9 @@ const (
 	// keep is how long a finished mover stands if nobody removes it: its
 	// report is all that tells the next run that the copy was made.
 	keep = 7 * 24 * time.Hour
+	// keepErrand is that of a mover that copies nothing: whoever started it
+	// has long read its report.
+	keepErrand = 10 * time.Minute
 	// maxTag is how long a tag is known to be stored whole.
 	maxTag = 4096
 	// timeForm is what restic's --time takes; in the mover local time is UTC.
@@ -145,6 +148,7 @@ func (i Init) Job() (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
+	job.Keep = keepErrand
 	job.Args = arguments("init", i.Deadline, []string{"init", "--json"})
 	job.Env = append(job.Env, Env{"BACKSNAP_NAMESPACE", i.For})
 	job.Deadline = i.Deadline + setup

@@ -108,6 +108,25 @@ func ReadStatus(line []byte) (Status, bool) {
 	return s, true
 }
 
+// Line is one line of a mover's log, read. At most one of its fields is set:
+// none where the line says nothing to a person.
+type Line struct {
+	Status  *Status
+	Summary *Summary
+	Text    string // restic's own words, without passwords
+}
+
+// ReadLine reads one line of a mover's log.
+func ReadLine(line []byte) Line {
+	line = bytes.TrimSpace(line)
+	if status, ok := ReadStatus(line); ok {
+		return Line{Status: &status}
+	}
+	var r Report
+	r.read(string(line))
+	return Line{Summary: r.Summary, Text: strings.Join(r.Lines, "; ")}
+}
+
 // Summary is what restic says of a backup that it made.
 type Summary struct {
 	Snapshot string // its id, 64 hexadecimal digits

@@ -42,10 +42,23 @@ type End struct {
 	Finished time.Time
 }
 
-// Mover is one that stands in the backup namespace.
+// Mover is what stands of one copy in the backup namespace: its Job and what
+// that works with, which all have one name, or a part of them. A Job that
+// copies nothing stands alone.
 type Mover struct {
 	Namespace, Name string
 	Run             catalog.Run
-	Source          catalog.Source // zero if it copies nothing
-	Finished        bool
+	// Source is zero if the Job copies nothing. Without a Job it has Namespace
+	// alone, and Claim as a label spells it.
+	Source catalog.Source
+
+	Job      bool
+	Finished bool // the Job
+	Ending   bool // the Job is being deleted
+	Clone    bool
+	Static   bool // snapshot or content, or both
 }
+
+// Unfinished reports whether the Job works, or is to: the cluster itself ends
+// one whose deadline has passed.
+func (m Mover) Unfinished() bool { return m.Job && !m.Finished && !m.Ending }

@@ -40,7 +40,8 @@ type fake struct {
 	// claims of which the call fails
 	failCreate, failComplete, failLabel, failDelete string
 	failAwait                                       bool
-	atLabel                                         func() // called before anything is labelled
+	holds                                           []string // finalizers that hold what is deleted
+	atLabel                                         func()   // called before anything is labelled
 }
 
 // server is a database in a pod, as its plugin's scripts would find it.
@@ -214,6 +215,11 @@ func (f *fake) Delete(ctx context.Context, s catalog.Snapshot) error {
 	}
 	f.change(func() {
 		f.call("delete %s/%s", s.Namespace, s.Name)
+		if f.holds != nil {
+			s.Terminating, s.Held = true, f.holds
+			f.snapshots[s.Namespace+"/"+s.Name] = s
+			return
+		}
 		delete(f.snapshots, s.Namespace+"/"+s.Name)
 	})
 	return nil

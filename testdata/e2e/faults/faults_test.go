@@ -3,17 +3,14 @@
 package faults_test
 
 import (
-	"fmt"
 	"maps"
 	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/backsnap/kubectl-backsnap/internal/kube"
 	"github.com/backsnap/kubectl-backsnap/testdata/e2e/kit"
 )
 
@@ -159,52 +156,6 @@ func TestNeverLeaveAnApplicationFrozenWhenTheClientIsKilled(t *testing.T) {
 	undisturbed(t, db)
 	// The dead run's lease is taken over; its name is in nobody's way.
 	kit.Snapshot(t, 0, "-n", db.Namespace, "--repository", "none", "--lock-timeout", "1m")
-}
-
-// TestLeaveNothingBehindUnlabelled ends the client after some of its writes:
-// whatever is left carries our labels and its run, and the next run succeeds.
-// The enumeration of all writes is `make faults`.
-func TestLeaveNothingBehindUnlabelled(t *testing.T) {
-	writes := []int{2, 4, 6}
-	if os.Getenv("BACKSNAP_FAULTS") == "all" {
-		writes = nil
-		for i := 1; i <= 16; i++ {
-			writes = append(writes, i)
-		}
-	}
-	for _, n := range writes {
-		t.Run(fmt.Sprintf("after write %d", n), func(t *testing.T) { killAfter(t, n) })
-	}
-}
-
-func killAfter(t *testing.T, n int) {
-	repository := kit.NewRepository(t, "repository password")
-	namespace := claim(t)
-	var seen atomic.Int32
-	var last atomic.Value
-	killed := make(chan int, 1)
-	proxy := kit.NewProxy(t, func(r kube.Request) {
-		if int(seen.Add(1)) == n {
-			last.Store(r.Verb + " " + r.Resource)
-			syscall.Kill(<-killed, syscall.SIGKILL)
-		}
-	})
-	cmd := kit.Start(t, proxy.Kubeconfig, "snapshot", "-n", namespace, "--backup-namespace", repository.Namespace)
-	killed <- cmd.Process.Pid
-	cmd.Wait()
-	if seen.Load() < int32(n) {
-		t.Skipf("a run makes only %d writes", seen.Load())
-	}
-	t.Logf("killed after %v", last.Load())
-	for _, ns := range []string{namespace, repository.Namespace} {
-		labelled := kit.Kubectl(t, "get", "volumesnapshot,job,pvc,lease", "-n", ns, "-o", "name", "-l", "app.kubernetes.io/managed-by=backsnap,backsnap.sh/run")
-		for _, name := range strings.Fields(kit.Names(t, ns, "volumesnapshot,job,pvc,lease")) {
-			if name != "persistentvolumeclaim/data" && !strings.Contains(labelled, name+"\n") {
-				t.Errorf("after %v: %s in %s is unlabelled", last.Load(), name, ns)
-			}
-		}
-	}
-	kit.Snapshot(t, 0, "-n", namespace, "--backup-namespace", repository.Namespace, "--lock-timeout", "1m")
 }
 
 // TestTwoRunsAtOnce: the second one is told who holds the namespace.

@@ -120,6 +120,12 @@ func dump(t testing.TB, namespace string) {
 	}
 }
 
+// Afterwards runs kubectl when the test has ended.
+func Afterwards(t testing.TB, args ...string) {
+	t.Helper()
+	t.Cleanup(func() { cleanup(t, args...) })
+}
+
 // cleanup runs kubectl after the test's own context is gone.
 func cleanup(t testing.TB, args ...string) {
 	if out, err := exec.Command("kubectl", args...).CombinedOutput(); err != nil {

@@ -1,0 +1,204 @@
+package e2e_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/backsnap/kubectl-backsnap/testdata/e2e/kit"
+)
+
+// backupOnly is everything that a copy is made with.
+const backupOnly = "job,pod,pvc,volumesnapshot"
+
+// noImage is a mover's image that no registry has: its Job never ends by itself
+// within a test.
+const noImage = "registry.invalid/restic:none"
+
+// plain makes a repository, and a namespace with one claim.
+func plain(t *testing.T) (kit.Repository, string) {
+	t.Helper()
+	repository, namespace := kit.NewRepository(t, "repository password"), kit.Namespace(t)
+	kit.Claim(t, namespace, "data", "")
+	kit.Bound(t, namespace, "data")
+	return repository, namespace
+}
+
+// TestARunThatNobodyWaitsFor: --wait=false leaves the movers to themselves, and
+// `logs -f` takes in what they have done.
+func TestARunThatNobodyWaitsFor(t *testing.T) {
+	t.Parallel()
+	repository, namespace := plain(t)
+	where := []string{"-n", namespace, "--backup-namespace", repository.Namespace}
+	r := kit.Backsnap(t, append([]string{"snapshot", "--wait=false"}, where...)...)
+	if r.Code != 0 || !strings.Contains(r.Stdout, "copy under way to main") {
+		t.Fatalf("exit %d\n%s", r.Code, r.Stdout)
+	}
+	_, rest, _ := strings.Cut(r.Stderr, "Follow them: kubectl backsnap ")
+	follow := strings.Fields(strings.TrimSpace(rest))
+	if len(follow) < 3 || follow[0] != "logs" {
+		t.Fatalf("how to follow is not said:\n%s", r.Stderr)
+	}
+	if left := kit.Names(t, namespace, "lease"); left != "" {
+		t.Errorf("left: %s", left)
+	}
+	// A look does not change anything.
+	kit.Must(t, "logs", follow[2], "-n", namespace, "--backup-namespace", repository.Namespace)
+
+	text := kit.Must(t, follow...)
+	for _, want := range []string{"asked for as data-", "ready: crash, not mounted", "copied to main as "} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in the log:\n%s", want, text)
+		}
+	}
+	copies := kit.Kubectl(t, "get", "volumesnapshot", "-n", namespace, "-o", `jsonpath={.items[0].metadata.annotations.backsnap\.sh/copies}`)
+	if id := repository.Snapshots(t)[0].ID; !strings.Contains(copies, id) {
+		t.Errorf("copies are %s, restic has %s", copies, id)
+	}
+	if left := kit.Names(t, repository.Namespace, backupOnly); left != "" {
+		t.Errorf("left: %s", left)
+	}
+	if again := kit.Must(t, "logs", follow[2], "-n", namespace, "--backup-namespace", repository.Namespace, "--phase=upload"); !strings.Contains(again, "copied to main as ") {
+		t.Errorf("later the log says\n%s", again)
+	}
+}
+
+// started waits until a mover's Job stands, and returns its run.
+func started(t *testing.T, repository kit.Repository) (run string) {
+	t.Helper()
+	kit.Until(t, "mover", func() string {
+		run = kit.Kubectl(t, "get", "jobs", "-n", repository.Namespace, "-o", `jsonpath={.items[*].metadata.labels.backsnap\.sh/run}`)
+		if run == "" {
+			return "no Job"
+		}
+		return ""
+	})
+	return run
+}
+
+// TestDetachAndAbort: ^C while it is copied leaves the mover, and `abort` stops
+// it and keeps the snapshot.
+func TestDetachAndAbort(t *testing.T) {
+	t.Parallel()
+	repository, namespace := plain(t)
+	where := []string{"-n", namespace, "--backup-namespace", repository.Namespace}
+	client := kit.Start(t, os.Getenv("KUBECONFIG"), append([]string{"snapshot", "--restic-image", noImage}, where...)...)
+	run := "run/" + started(t, repository)
+	if err := client.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	client.Wait()
+	if code := client.ProcessState.ExitCode(); code != 130 {
+		t.Errorf("exit %d after ^C, want 130", code)
+	}
+	if left := kit.Names(t, namespace, "lease"); left != "" {
+		t.Errorf("left: %s", left)
+	}
+	// Another run leaves it alone: its mover has not finished.
+	kit.Snapshot(t, 0, append([]string{"--repository", "none"}, where...)...)
+
+	refused := kit.Backsnap(t, append([]string{"abort", run}, where...)...)
+	if refused.Code != 5 || !strings.Contains(refused.Stderr, "BS071") {
+		t.Errorf("without a terminal: exit %d\n%s", refused.Code, refused.Stderr)
+	}
+	for _, how := range []string{"client", "server"} {
+		kit.Must(t, append([]string{"abort", run, "--dry-run", how, "-o", "name"}, where...)...)
+	}
+	if kit.Names(t, repository.Namespace, "job") == "" {
+		t.Error("a refused, or a dry, abort has removed the Job")
+	}
+	gone := kit.Must(t, append([]string{"abort", run, "--yes", "-o", "name"}, where...)...)
+	if got := strings.Join(kindsOf(gone), " "); got != "job.batch persistentvolumeclaim volumesnapshot.snapshot.storage.k8s.io" {
+		t.Errorf("aborted %s", gone)
+	}
+	if left := kit.Names(t, repository.Namespace, backupOnly); left != "" {
+		t.Errorf("left: %s", left)
+	}
+	if n := len(strings.Fields(kit.Names(t, namespace, "volumesnapshot"))); n != 2 {
+		t.Errorf("%d snapshots are left, want both", n)
+	}
+	unknown := kit.Backsnap(t, append([]string{"abort", "run/20200101-000000-none", "--yes"}, where...)...)
+	if unknown.Code != 1 || !strings.Contains(unknown.Stderr, "BS004") {
+		t.Errorf("unknown run: exit %d\n%s", unknown.Code, unknown.Stderr)
+	}
+}
+
+// kindsOf are the kinds of `kind/name` lines.
+func kindsOf(lines string) (kinds []string) {
+	for line := range strings.Lines(lines) {
+		kind, _, _ := strings.Cut(line, "/")
+		kinds = append(kinds, kind)
+	}
+	return kinds
+}
+
+// TestAbortStopsALiveClient: the client loses its namespace, and stops.
+func TestAbortStopsALiveClient(t *testing.T) {
+	t.Parallel()
+	repository, namespace := plain(t)
+	where := []string{"-n", namespace, "--backup-namespace", repository.Namespace}
+	client := kit.Start(t, os.Getenv("KUBECONFIG"), append([]string{"snapshot", "--restic-image", noImage}, where...)...)
+	run := "run/" + started(t, repository)
+	kit.Must(t, append([]string{"abort", run, "--yes"}, where...)...)
+	client.Wait()
+	if code := client.ProcessState.ExitCode(); code == 0 {
+		t.Error("the client has ended well")
+	}
+	if left := kit.Names(t, repository.Namespace, backupOnly) + kit.Names(t, namespace, "lease"); left != "" {
+		t.Errorf("left: %s", left)
+	}
+	labels := kit.Kubectl(t, "get", "volumesnapshot", "-n", namespace, "-o", `jsonpath={.items[*].metadata.labels.backsnap\.sh/consistency}`)
+	if labels != "crash" {
+		t.Errorf("snapshots are %q, want the one that was ready", labels)
+	}
+}
+
+// TestLeftoversOfDeadRuns makes by hand what a client leaves that is killed
+// between two writes, and things that look alike and are not ours to remove.
+func TestLeftoversOfDeadRuns(t *testing.T) {
+	t.Parallel()
+	repository, namespace := plain(t)
+	other := kit.Namespace(t)
+	const dead = "20260101-010101-dead"
+	labels := func(role, of string) string {
+		return fmt.Sprintf(`{app.kubernetes.io/managed-by: backsnap, backsnap.sh/run: %s, backsnap.sh/role: %s, backsnap.sh/namespace: %s, backsnap.sh/pvc: data}`, dead, role, of)
+	}
+	claim := func(name, labels, finalizers string) string {
+		return fmt.Sprintf(`
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: %s, namespace: %s, labels: %s, finalizers: [%s]}
+spec: {accessModes: [ReadWriteOnce], storageClassName: none, resources: {requests: {storage: 1Mi}}}
+---`, name, repository.Namespace, labels, finalizers)
+	}
+	kit.Apply(t, claim("left", labels("clone", namespace), "")+
+		claim("held", labels("clone", namespace), "example.com/hold")+
+		claim("elsewhere", labels("clone", other), "")+
+		claim("stranger", fmt.Sprintf("{backsnap.sh/run: %s, backsnap.sh/role: clone, backsnap.sh/namespace: %s}", dead, namespace), "")+
+		fmt.Sprintf(`
+apiVersion: snapshot.storage.k8s.io/v1
+kind: VolumeSnapshot
+metadata:
+  name: unfinished
+  namespace: %[1]s
+  labels: {app.kubernetes.io/managed-by: backsnap, backsnap.sh/run: %[2]s, backsnap.sh/namespace: %[1]s, backsnap.sh/pvc: data}
+spec: {source: {persistentVolumeClaimName: data}}
+`, namespace, dead), "apply", "-f", "-")
+	// The finalizer would hold the namespace for ever.
+	kit.Afterwards(t, "patch", "pvc", "held", "-n", repository.Namespace, "--type=merge", "-p", `{"metadata":{"finalizers":null}}`)
+	r := kit.Backsnap(t, "snapshot", "-n", namespace, "--backup-namespace", repository.Namespace, "--progress", "plain")
+	if r.Code != 0 || !strings.Contains(r.Stderr, "example.com/hold") {
+		t.Errorf("exit %d; who holds it is to be named", r.Code)
+	}
+	if left := kit.Names(t, repository.Namespace, "pvc"); left != "persistentvolumeclaim/elsewhere\npersistentvolumeclaim/held\npersistentvolumeclaim/stranger" {
+		t.Errorf("claims left:\n%s", left)
+	}
+	kit.Until(t, "unfinished snapshot to be gone", func() string {
+		if names := kit.Names(t, namespace, "volumesnapshot"); strings.Contains(names, "unfinished") {
+			return names
+		}
+		return ""
+	})
+}
