@@ -220,8 +220,13 @@ func (c *cluster) csi(d driver, node int) part {
 // faults is the control file by which tests make the CSI driver fail.
 func (c *cluster) faults() string { return c.path("faults") }
 
+// unthrottled is what the controllers of storage are given beyond their defaults of
+// 5 requests a second: at those a snapshot waits longer for its turn than for
+// the storage, and how long depends on what was snapshotted before it.
+var unthrottled = []string{"--kube-api-qps=100", "--kube-api-burst=200"}
+
 func (c *cluster) provisioner(d driver) part {
-	return part{name: "csi-provisioner-" + d.name, node: 1, with: "csi-" + d.name + "-1", args: c.program("csi-provisioner",
+	return part{name: "csi-provisioner-" + d.name, node: 1, with: "csi-" + d.name + "-1", args: append(c.program("csi-provisioner",
 		"--kubeconfig="+c.pki("csi-provisioner.kubeconfig"), "--csi-address="+d.socket(),
 		"--leader-election=false", "--default-fstype=ext4", "--extra-create-metadata", "--retry-interval-max=10s",
 		// A volume that waits for its consumer comes with one node, one that
@@ -229,20 +234,20 @@ func (c *cluster) provisioner(d driver) part {
 		"--feature-gates=Topology=true", "--strict-topology", "--immediate-topology=false",
 		// Else its finalizer holds the snapshot of a failed clone for minutes.
 		"--snapshot-orphan-sweep-interval=10s",
-	)}
+	), unthrottled...)}
 }
 
 func (c *cluster) snapshotter(d driver) part {
-	return part{name: "csi-snapshotter-" + d.name, node: 1, with: "csi-" + d.name + "-1", args: c.program("csi-snapshotter",
+	return part{name: "csi-snapshotter-" + d.name, node: 1, with: "csi-" + d.name + "-1", args: append(c.program("csi-snapshotter",
 		"--kubeconfig="+c.pki("csi-snapshotter.kubeconfig"), "--csi-address="+d.socket(),
 		"--leader-election=false", "--extra-create-metadata", "--retry-interval-max=10s",
-	)}
+	), unthrottled...)}
 }
 
 func (c *cluster) snapshotController() part {
-	return part{name: "snapshot-controller", node: 1, args: c.program("snapshot-controller",
+	return part{name: "snapshot-controller", node: 1, args: append(c.program("snapshot-controller",
 		"--kubeconfig="+c.pki("snapshot-controller.kubeconfig"), "--leader-election=false", "--retry-interval-max=10s",
-	)}
+	), unthrottled...)}
 }
 
 func (c *cluster) s3() part {
