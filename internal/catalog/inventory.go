@@ -18,9 +18,20 @@ type Inventory struct {
 	Claims     []Claim
 	Pods       []Pod
 	Classes    []SnapshotClass
-	// Repositories are those of the backup namespace.
+	// Repositories are those of the backup namespace, or, where the scope says
+	// so, of its namespaces.
 	Repositories []Repository
+	// Unread are the kinds that the caller may not read or was not to: what
+	// they would tell is not known.
+	Unread []string
 }
+
+// Kinds of the whole cluster that an inventory can do without.
+const (
+	KindVolumes    = "persistentvolumes"
+	KindClasses    = "volumesnapshotclasses"
+	KindNamespaces = "namespaces"
+)
 
 // Claim is a PersistentVolumeClaim and what matters of its volume.
 type Claim struct {
@@ -60,10 +71,13 @@ type Pod struct {
 // Container is one container of a pod that runs.
 type Container struct {
 	Name, Image string
-	Ready       bool
-	Ports       []Port
-	Env         []string // names only: values are none of our business
-	Mounts      []Mount
+	// User is the uid that its pod's spec says it runs as; nil where the image
+	// decides.
+	User   *int64
+	Ready  bool
+	Ports  []Port
+	Env    []string // names only: values are none of our business
+	Mounts []Mount
 }
 
 // Port is one port that a container declares.
@@ -142,7 +156,10 @@ func (v *Inventory) Sort() {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), natural(a.Name, b.Name))
 	})
 	slices.SortFunc(v.Classes, func(a, b SnapshotClass) int { return cmp.Compare(a.Name, b.Name) })
-	slices.SortFunc(v.Repositories, func(a, b Repository) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(v.Repositories, func(a, b Repository) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Namespace, b.Namespace))
+	})
+	slices.Sort(v.Unread)
 }
 
 // natural orders the pods of a StatefulSet by ordinal: mysql-2 before mysql-10.
@@ -158,6 +175,9 @@ type Scope struct {
 	All             bool     // every namespace
 	Namespaces      []string // those, where All is false
 	BackupNamespace string   // whose repositories are listed; "" for none
+	// InNamespace: repositories are those of the namespaces in scope, which must be
+	// readable, and no kind of the whole cluster is looked at.
+	InNamespace bool
 }
 
 // Right is one thing that a run needs to be allowed to do.

@@ -37,6 +37,7 @@ type Record struct {
 	Container   string      `json:"container,omitempty"`
 	Tool        string      `json:"tool,omitempty"`          // with its version
 	Server      string      `json:"serverVersion,omitempty"` // of the database
+	User        *int64      `json:"user,omitempty"`          // uid that the app's pods run as, where their specs say
 	Position    string      `json:"position,omitempty"`      // WAL or binlog position before the dump
 	Barrier     string      `json:"barrier,omitempty"`       // what forced acknowledged data onto the disk
 	Dumps       []Dump      `json:"dumps,omitempty"`         // those that lie in this volume

@@ -22,6 +22,10 @@ const (
 	Fuzzy Consistency = "fuzzy"
 )
 
+// ErrUnmirrored says that a snapshot carries its labels and its content does
+// not: the caller may not write contents.
+var ErrUnmirrored = errors.New("its labels are not mirrored to its content, which you may not write")
+
 // Snapshot is a VolumeSnapshot that carries our labels.
 type Snapshot struct {
 	Namespace, Name      string

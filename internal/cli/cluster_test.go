@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -85,6 +86,13 @@ func (c *cluster) Inventory(_ context.Context, scope catalog.Scope) (catalog.Inv
 		v.Classes = append(v.Classes, catalog.SnapshotClass{Name: class.Name, Driver: class.Driver, Default: class.Default})
 	}
 	v.Repositories = c.repositories(scope.BackupNamespace)
+	if scope.InNamespace {
+		v.Repositories, v.Classes, v.Namespaces = nil, nil, map[string]map[string]string{}
+		v.Unread = []string{catalog.KindVolumes, catalog.KindClasses, catalog.KindNamespaces}
+		for _, namespace := range scope.Namespaces {
+			v.Repositories = append(v.Repositories, c.repositories(namespace)...)
+		}
+	}
 	v.Sort()
 	return v, c.broken()
 }
@@ -97,7 +105,7 @@ func in(scope catalog.Scope, name string) bool {
 func (c *cluster) repositories(namespace string) []catalog.Repository {
 	var found []catalog.Repository
 	for _, r := range c.w.Repositories {
-		if namespace == "backsnap" {
+		if namespace == cmp.Or(r.Namespace, "backsnap") {
 			found = append(found, r.repository())
 		}
 	}
@@ -255,13 +263,31 @@ func (c *cluster) Expose(ctx context.Context, s, static catalog.Snapshot) error 
 	return context.Cause(ctx)
 }
 
-func (c *cluster) CreateClone(ctx context.Context, clone catalog.Claim, _ string) error {
-	c.change(func() { m := c.mover(clone.Name); m.Parts = append(m.Parts, "clone") })
+func (c *cluster) CreateClone(ctx context.Context, clone catalog.Claim, snapshot string) error {
+	if snapshot != clone.Name {
+		c.did("clone in %s straight from snapshot %s", clone.Namespace, snapshot)
+	}
+	c.change(func() {
+		m := c.mover(clone.Name)
+		m.Parts, m.Snapshot = append(m.Parts, "clone"), cmp.Or(m.Snapshot, clone.Namespace+"/"+snapshot)
+	})
 	return context.Cause(ctx)
 }
 
 func (c *cluster) StartMover(ctx context.Context, job restic.Job) error {
 	c.did("job in %s, image %s, secret %s, deadline %s", job.Namespace, job.Image, job.Secret, job.Deadline)
+	usually := restic.DefaultPod()
+	if job.Claim == "" { // its own affair
+		usually.Keep = job.Keep
+	}
+	for i, usual := 0, reflect.ValueOf(usually); i < usual.NumField(); i++ {
+		if has := reflect.ValueOf(job.Pod).Field(i).Interface(); !reflect.DeepEqual(has, usual.Field(i).Interface()) {
+			c.did("pod %s:%+v", usual.Type().Field(i).Name, has)
+		}
+	}
+	if i := slices.Index(job.Args, "--limit-upload"); i >= 0 {
+		c.did("at most %s KiB/s", job.Args[i+1])
+	}
 	c.change(func() {
 		m := c.mover(job.Name)
 		m.Parts, m.Repository = append(m.Parts, "job"), job.Secret

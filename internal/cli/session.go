@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -108,10 +109,12 @@ func (s *session) planned() []catalog.Snapshot {
 // in the plan.
 func (s *session) planCopies(snapshots []catalog.Snapshot) (offsite.Plan, error) {
 	choice, err := s.choice(snapshots)
-	plan, planErr := offsite.New(offsite.Request{
+	request := offsite.Request{
 		Run: s.request.Run, BackupNamespace: s.options.backupNamespace, Repositories: s.repositories, Choice: choice,
-		Image: s.options.image, Parallel: offsite.DefaultParallel, Deadline: offsite.DefaultDeadline, Detach: !s.options.wait,
-	}, s.inventory.Repositories, snapshots)
+		Parallel: offsite.DefaultParallel, Detach: !s.options.wait,
+	}
+	s.options.moverFlags.apply(&request)
+	plan, planErr := offsite.New(request, s.inventory.Repositories, snapshots)
 	return plan, errors.Join(err, planErr)
 }
 
@@ -200,7 +203,10 @@ func (s *session) run(ctx context.Context) (report, error) {
 func (s *session) sweep(ctx context.Context, namespaces []string) (wait func()) {
 	w := &sweeper{
 		cluster: s.cluster, now: s.env.Now, watcher: s.progress,
-		run: s.request.Run, namespaces: namespaces, backupNamespace: s.options.backupNamespace,
+		run: s.request.Run, namespaces: namespaces, places: []string{s.options.backupNamespace},
+	}
+	if s.options.inNamespace {
+		w.places = namespaces
 	}
 	if len(s.copies.Copies) == 0 {
 		return w.start(ctx, w.snapshots)
@@ -272,10 +278,27 @@ func (s *session) printPlan(w io.Writer) {
 	}
 	s.printOffsite(w)
 	fmt.Fprintf(w, "  keep      %s\n", s.keeping())
-	if s.note != "" {
-		fmt.Fprintf(w, "  note      %s\n", s.note)
+	for _, note := range s.notes() {
+		fmt.Fprintf(w, "  note      %s\n", note)
 	}
 	fmt.Fprintln(w)
+}
+
+// notes are what a person should know of how the plan was made.
+func (s *session) notes() []string {
+	var notes []string
+	if s.note != "" {
+		notes = append(notes, s.note)
+	}
+	costs := map[string]string{
+		catalog.KindVolumes:    "drivers are those that the claims name",
+		catalog.KindClasses:    "a snapshot class that is not named is the cluster's choice",
+		catalog.KindNamespaces: "their annotations do not count",
+	}
+	for _, kind := range s.inventory.Unread {
+		notes = append(notes, kind+" not read: "+costs[kind])
+	}
+	return notes
 }
 
 func (s *session) printOffsite(w io.Writer) {
@@ -286,7 +309,11 @@ func (s *session) printOffsite(w io.Writer) {
 		fmt.Fprintf(w, "  off-site  %s\n", printable(err.Error()))
 	}
 	if len(s.inventory.Repositories) == 0 && s.repositories == nil {
-		fmt.Fprintf(w, "  off-site  none: no repository in namespace %s, or you may not read its Secrets; see kubectl backsnap repo --help\n", s.options.backupNamespace)
+		where := "namespace " + s.options.backupNamespace + ", or you may not read its Secrets"
+		if s.scope.InNamespace {
+			where = s.where()
+		}
+		fmt.Fprintf(w, "  off-site  none: no repository in %s; see kubectl backsnap repo --help\n", where)
 	}
 }
 
@@ -304,7 +331,7 @@ func (s *session) keeping() string {
 func printApp(w io.Writer, app snapshot.App) {
 	fmt.Fprintf(w, "  %s/%s   %s\n", app.Namespace, app.Name, hookText(app))
 	for _, v := range app.Volumes {
-		fmt.Fprintf(w, "    %-24s %8s  %s  class %s\n", v.Claim.Name, size(v.Claim.Capacity), v.Claim.Driver, v.Class)
+		fmt.Fprintf(w, "    %-24s %8s  %s  class %s\n", v.Claim.Name, size(v.Claim.Capacity), v.Claim.Driver, cmp.Or(v.Class, "of the cluster's choice"))
 	}
 }
 

@@ -17,8 +17,9 @@ import (
 type snapshotOptions struct {
 	scopeFlags
 	progressFlags
+	moverFlags
 	consistency, plugin, class string
-	retain, repository, image  string
+	retain, repository         string
 	timezone, dryRun           string
 	backupNamespace            string
 	pin, wait                  bool
@@ -42,7 +43,7 @@ const snapshotExample = `
 
 func newSnapshot(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 	o := &snapshotOptions{
-		consistency: string(snapshot.Auto), retain: "30d", dryRun: "none", image: offsite.DefaultImage,
+		consistency: string(snapshot.Auto), retain: "30d", dryRun: "none",
 		dumpTimeout: 30 * time.Minute, timeout: time.Hour, parallel: 4, wait: true,
 	}
 	cmd := &cobra.Command{
@@ -68,13 +69,13 @@ func (o *snapshotOptions) addFlags(cmd *cobra.Command) {
 	o.scopeFlags.add(cmd, "claims")
 	addBackupNamespace(cmd, &o.backupNamespace)
 	o.progressFlags.add(f)
+	o.moverFlags.add(f)
 	f.StringVar(&o.consistency, "consistency", o.consistency, "auto: dump what is recognised, a failed dump still gives a snapshot; application: a proven dump or nothing; crash: no exec")
 	f.StringVar(&o.plugin, "plugin", "", "Application `plugin` instead of detection; none for no exec")
 	f.StringVar(&o.class, "snapshot-class", "", "VolumeSnapshotClass; default: the one whose driver matches the volume")
 	f.StringVar(&o.retain, "retain", o.retain, "How long to keep: days such as 30d, or calendar for daily, weekly, monthly")
 	f.BoolVar(&o.pin, "pin", false, "Keep until the pin is taken off")
 	f.StringVar(&o.repository, "repository", "", "Repositories to copy to, `NAME,...`, or none; default: all that are configured")
-	f.StringVar(&o.image, "restic-image", o.image, "Image of the movers")
 	f.StringVar(&o.timezone, "timezone", "", "Time zone of days and periods, an IANA `name`; default: the local one")
 	f.DurationVar(&o.dumpTimeout, "dump-timeout", o.dumpTimeout, "The longest a dump may take")
 	f.DurationVar(&o.timeout, "timeout", o.timeout, "The longest to wait until a snapshot is ready")
@@ -117,7 +118,7 @@ func (o *snapshotOptions) check() error {
 	case o.lockSlots < 0 || o.lockTimeout < 0:
 		return fmt.Errorf("--lock-slots and --lock-timeout must not be negative")
 	}
-	return nil
+	return o.moverFlags.check(o.backupNamespace)
 }
 
 func runSnapshot(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags, o *snapshotOptions, args []string) error {
@@ -156,6 +157,6 @@ func (s *session) read(run catalog.Run, namespace string, args []string) (err er
 		return err
 	}
 	s.request.Targets, s.scope, err = o.targets(args, namespace)
-	s.scope.BackupNamespace = o.backupNamespace
+	s.scope.BackupNamespace, s.scope.InNamespace = o.backupNamespace, o.inNamespace
 	return err
 }

@@ -2,22 +2,24 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 	"github.com/backsnap/kubectl-backsnap/internal/offsite"
+	"github.com/backsnap/kubectl-backsnap/internal/restic"
 	"github.com/backsnap/kubectl-backsnap/internal/snapshot"
 )
 
 // sweeper removes what dead runs have left in the namespaces that a run holds.
 type sweeper struct {
-	cluster         Cluster
-	now             func() time.Time
-	watcher         catalog.Watcher
-	run             catalog.Run // its own
-	namespaces      []string
-	backupNamespace string
+	cluster    Cluster
+	now        func() time.Time
+	watcher    catalog.Watcher
+	run        catalog.Run // its own
+	namespaces []string
+	places     []string // where movers are
 }
 
 // start begins sweeps beside what else the run does, and returns how to wait
@@ -46,15 +48,23 @@ func (s *sweeper) snapshots(ctx context.Context) error {
 // working are the runs of which a mover works still. Who may not see movers
 // has none.
 func (s *sweeper) working(ctx context.Context) (map[catalog.Run]bool, error) {
-	standing, err := s.cluster.Movers(ctx, s.backupNamespace)
-	if catalog.CodeOf(err) == catalog.CodeForbidden {
-		return map[catalog.Run]bool{}, nil
+	var all []restic.Mover
+	for _, place := range s.places {
+		standing, err := s.cluster.Movers(ctx, place)
+		if err != nil && catalog.CodeOf(err) != catalog.CodeForbidden {
+			return nil, err
+		}
+		all = append(all, standing...)
 	}
-	return offsite.Working(standing), err
+	return offsite.Working(all), nil
 }
 
 // copies takes in what movers have done, and removes what was made for copies.
 func (s *sweeper) copies(ctx context.Context) error {
-	_, err := offsite.Sweep(ctx, s.cluster, s.now, offsite.Sweeping{Run: s.run, BackupNamespace: s.backupNamespace, Namespaces: s.namespaces}, s.watcher)
+	var err error
+	for _, place := range s.places {
+		_, failed := offsite.Sweep(ctx, s.cluster, s.now, offsite.Sweeping{Run: s.run, BackupNamespace: place, Namespaces: s.namespaces}, s.watcher)
+		err = errors.Join(err, failed)
+	}
 	return err
 }

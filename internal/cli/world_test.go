@@ -65,10 +65,11 @@ type worldPod struct {
 }
 
 type worldRepository struct {
-	Name    string     `json:"name"` // of its Secret in namespace backsnap, too
-	Address string     `json:"address"`
-	Cluster string     `json:"cluster,omitempty"`
-	Restic  worldError `json:"restic,omitzero"` // what it does to movers
+	Name      string     `json:"name"`                // of its Secret, too
+	Namespace string     `json:"namespace,omitempty"` // backsnap
+	Address   string     `json:"address"`
+	Cluster   string     `json:"cluster,omitempty"`
+	Restic    worldError `json:"restic,omitzero"` // what it does to movers
 }
 
 // worldError is how restic ends in a mover.
@@ -183,7 +184,7 @@ func (p worldPod) pod() catalog.Pod {
 
 func (r worldRepository) repository() catalog.Repository {
 	return catalog.Repository{
-		Name: r.Name, Namespace: "backsnap", Secret: r.Name, Address: catalog.Redact(r.Address), Cluster: r.Cluster, Keys: []string{"RESTIC_PASSWORD", "RESTIC_REPOSITORY"},
+		Name: r.Name, Namespace: cmp.Or(r.Namespace, "backsnap"), Secret: r.Name, Address: catalog.Redact(r.Address), Cluster: r.Cluster, Keys: []string{"RESTIC_PASSWORD", "RESTIC_REPOSITORY"},
 	}
 }
 

@@ -17,9 +17,10 @@ import (
 )
 
 // Inventory lists each kind once, all at the same time. What only adds to the
-// picture may be forbidden: volumes (the driver is then read from the claim),
-// namespaces, the repositories' Secrets. A namespace in scope that does not
-// exist is a catalog.Failure of CodeNotFound.
+// picture may be forbidden, and is then named among Unread: volumes (the driver
+// is read from the claim), snapshot classes, namespaces; so may be the Secrets
+// of the backup namespace. A namespace in scope that does not exist is a
+// catalog.Failure of CodeNotFound.
 func (c *Cluster) Inventory(ctx context.Context, scope catalog.Scope) (catalog.Inventory, error) {
 	var (
 		v       = catalog.Inventory{}
@@ -31,19 +32,38 @@ func (c *Cluster) Inventory(ctx context.Context, scope catalog.Scope) (catalog.I
 	defer g.cancel(nil)
 	g.run(func() (err error) { claims, err = c.listClaims(ctx, scope); return err })
 	g.run(func() (err error) { v.Pods, err = c.listPods(ctx, scope); return err })
-	g.run(func() (err error) { volumes, err = c.listVolumes(ctx); return err })
-	g.run(func() (err error) { v.Classes, err = c.listClasses(ctx); return err })
-	g.run(func() (err error) { v.Namespaces, err = c.namespaces(ctx, scope); return err })
-	g.run(func() (err error) { v.Repositories, err = c.repositories(ctx, scope.BackupNamespace); return err })
+	if scope.InNamespace {
+		g.run(func() (err error) { v.Repositories, err = c.repositoriesBeside(ctx, scope); return err })
+	} else {
+		g.run(func() (err error) { volumes, err = c.listVolumes(ctx); return err })
+		g.run(func() (err error) { v.Classes, err = c.listClasses(ctx); return err })
+		g.run(func() (err error) { v.Namespaces, err = c.namespaces(ctx, scope); return err })
+		g.run(func() (err error) { v.Repositories, err = c.repositories(ctx, scope.BackupNamespace); return err })
+	}
 	if err := g.wait(); err != nil {
 		return catalog.Inventory{}, err
 	}
 	for i := range claims {
 		v.Claims = append(v.Claims, claim(&claims[i], volumes))
 	}
+	unread(&v, volumes)
 	seen(&v)
 	v.Sort()
 	return v, nil
+}
+
+// unread names the kinds that were not read: they are nil.
+func unread(v *catalog.Inventory, volumes map[string]*corev1.PersistentVolume) {
+	if volumes == nil {
+		v.Unread = append(v.Unread, catalog.KindVolumes)
+	}
+	if v.Classes == nil {
+		v.Unread = append(v.Unread, catalog.KindClasses)
+	}
+	if v.Namespaces == nil {
+		v.Unread = append(v.Unread, catalog.KindNamespaces)
+		v.Namespaces = map[string]map[string]string{}
+	}
 }
 
 // seen adds the namespaces of claims whose annotations may not be read.
@@ -106,14 +126,18 @@ func (c *Cluster) listVolumes(ctx context.Context) (map[string]*corev1.Persisten
 	return volumes, nil
 }
 
+// listClasses are the snapshot classes; nil if they may not be listed.
 func (c *Cluster) listClasses(ctx context.Context) ([]catalog.SnapshotClass, error) {
 	right := catalog.Right{Verb: "list", Group: snapshotGroup, Resource: "volumesnapshotclasses"}
 	items, err := list(ctx, metav1.ListOptions{}, c.snapshots.SnapshotV1().VolumeSnapshotClasses().List,
 		func(l *snapshotv1.VolumeSnapshotClassList) []snapshotv1.VolumeSnapshotClass { return l.Items })
+	if apierrors.IsForbidden(err) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, explain(err, "list snapshot classes", right)
 	}
-	var classes []catalog.SnapshotClass
+	classes := make([]catalog.SnapshotClass, 0, len(items))
 	for _, class := range items {
 		classes = append(classes, catalog.SnapshotClass{
 			Name:           class.Name,
@@ -125,14 +149,14 @@ func (c *Cluster) listClasses(ctx context.Context) ([]catalog.SnapshotClass, err
 	return classes, nil
 }
 
-// namespaces are the annotations of the namespaces in scope. Without the right
-// to read them those that scope names are there with nil, and for all there
-// are none.
+// namespaces are the annotations of the namespaces in scope; nil if none may be
+// read. Of several, one that may not be read is there with nil.
 func (c *Cluster) namespaces(ctx context.Context, scope catalog.Scope) (map[string]map[string]string, error) {
 	if scope.All {
 		return c.allNamespaces(ctx)
 	}
 	notes := map[string]map[string]string{}
+	readable := false
 	for _, name := range scope.Namespaces {
 		var namespace *corev1.Namespace
 		err := again(ctx, func(ctx context.Context) (err error) {
@@ -152,8 +176,11 @@ func (c *Cluster) namespaces(ctx context.Context, scope catalog.Scope) (map[stri
 		case err != nil:
 			return nil, fmt.Errorf("get namespace %s: %w", name, err)
 		default:
-			notes[name] = annotations(namespace)
+			notes[name], readable = annotations(namespace), true
 		}
+	}
+	if !readable {
+		return nil, nil
 	}
 	return notes, nil
 }
@@ -162,7 +189,10 @@ func (c *Cluster) allNamespaces(ctx context.Context) (map[string]map[string]stri
 	notes := map[string]map[string]string{}
 	items, err := list(ctx, metav1.ListOptions{}, c.core.CoreV1().Namespaces().List,
 		func(l *corev1.NamespaceList) []corev1.Namespace { return l.Items })
-	if err != nil && !apierrors.IsForbidden(err) {
+	if apierrors.IsForbidden(err) {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, fmt.Errorf("list namespaces: %w", err)
 	}
 	for i := range items {
@@ -185,14 +215,31 @@ func (c *Cluster) repositories(ctx context.Context, namespace string) ([]catalog
 	if namespace == "" {
 		return nil, nil
 	}
-	secrets, err := list(ctx, metav1.ListOptions{LabelSelector: catalog.LabelRepository}, c.core.CoreV1().Secrets(namespace).List,
-		func(l *corev1.SecretList) []corev1.Secret { return l.Items })
+	secrets, err := c.listSecrets(ctx, namespace)
 	if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list secrets in %s: %w", namespace, err)
 	}
+	return toRepositories(secrets), nil
+}
+
+// repositoriesBeside are those whose Secrets lie in the namespaces of scope.
+// They were asked for: that they may not be read is an error.
+func (c *Cluster) repositoriesBeside(ctx context.Context, scope catalog.Scope) ([]catalog.Repository, error) {
+	return each(scope, catalog.Right{Resource: "secrets"}, func(namespace string) ([]catalog.Repository, error) {
+		secrets, err := c.listSecrets(ctx, namespace)
+		return toRepositories(secrets), err
+	})
+}
+
+func (c *Cluster) listSecrets(ctx context.Context, namespace string) ([]corev1.Secret, error) {
+	return list(ctx, metav1.ListOptions{LabelSelector: catalog.LabelRepository}, c.core.CoreV1().Secrets(namespace).List,
+		func(l *corev1.SecretList) []corev1.Secret { return l.Items })
+}
+
+func toRepositories(secrets []corev1.Secret) []catalog.Repository {
 	var repositories []catalog.Repository
 	for _, secret := range secrets {
 		repositories = append(repositories, catalog.Repository{
@@ -204,7 +251,7 @@ func (c *Cluster) repositories(ctx context.Context, namespace string) ([]catalog
 			Keys:      slices.Sorted(maps.Keys(secret.Data)),
 		})
 	}
-	return repositories, nil
+	return repositories
 }
 
 // group runs calls at the same time. The first that fails cancels the others.

@@ -225,6 +225,7 @@ func TestInventoryOfAllNamespaces(t *testing.T) {
 	}
 	equal(t, "inventory", catalog.Inventory{
 		Namespaces: map[string]map[string]string{"crm": {}, "shop": {"a": "b"}},
+		Classes:    []catalog.SnapshotClass{},
 		Claims:     []catalog.Claim{wantClaim("crm", "data", ""), wantClaim("shop", "data", "")},
 	}, got)
 	equal(t, "calls", 5, len(f.core.Actions())+len(f.snapshots.Actions()))
@@ -241,6 +242,7 @@ func TestInventoryWithFewRights(t *testing.T) {
 	refuse(f.core, "list", "persistentvolumes")
 	refuse(f.core, "get", "namespaces")
 	refuse(f.core, "list", "secrets")
+	refuse(f.snapshots, "list", "volumesnapshotclasses")
 
 	got, err := f.Inventory(t.Context(), catalog.Scope{Namespaces: []string{"shop"}, BackupNamespace: "backsnap"})
 	if err != nil {
@@ -251,7 +253,38 @@ func TestInventoryWithFewRights(t *testing.T) {
 	equal(t, "inventory", catalog.Inventory{
 		Namespaces: map[string]map[string]string{"shop": nil},
 		Claims:     []catalog.Claim{data, old},
+		Unread:     []string{"namespaces", "persistentvolumes", "volumesnapshotclasses"},
 	}, got)
+}
+
+// In the namespaces alone no kind of the cluster is read, and the Secrets must be.
+func TestInventoryInNamespace(t *testing.T) {
+	f := newFakes([]runtime.Object{aClaim("shop", "data"), aVolume("data", "csi.example"), aRepository("shop", "own"), aRepository("backsnap", "main")}, nil)
+	scope := catalog.Scope{Namespaces: []string{"shop"}, BackupNamespace: "backsnap", InNamespace: true}
+	got, err := f.Inventory(t.Context(), scope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "inventory", catalog.Inventory{
+		Namespaces:   map[string]map[string]string{"shop": nil},
+		Claims:       []catalog.Claim{wantClaim("shop", "data", "")},
+		Repositories: []catalog.Repository{{Name: "own", Namespace: "shop", Secret: "own"}},
+		Unread:       []string{"namespaces", "persistentvolumes", "volumesnapshotclasses"},
+	}, got)
+	for _, fake := range []interface{ Actions() []clienttesting.Action }{f.core, f.snapshots} {
+		for _, action := range fake.Actions() {
+			if action.GetNamespace() == "" {
+				t.Errorf("%s %s is a question about the whole cluster", action.GetVerb(), action.GetResource().Resource)
+			}
+		}
+	}
+	refuse(f.core, "list", "secrets")
+	_, err = f.Inventory(t.Context(), scope)
+	equal(t, "code", catalog.CodeForbidden, catalog.CodeOf(err))
+}
+
+func aRepository(namespace, name string) *corev1.Secret {
+	return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{catalog.LabelRepository: name}}}
 }
 
 // Namespaces that may not be listed are those of the claims.
@@ -315,16 +348,6 @@ func TestInventoryFailures(t *testing.T) {
 				Code: catalog.CodeForbidden, Message: "list persistentvolumeclaims: you may not list persistentvolumeclaims in all namespaces",
 				Cause: denied("list", "", "persistentvolumeclaims"),
 				Next:  "ask for that right, and see whether you have it: kubectl auth can-i list persistentvolumeclaims -A",
-			},
-		},
-		{
-			name:  "classes may not be listed",
-			scope: catalog.Scope{Namespaces: []string{"shop"}},
-			spoil: func(f fakes) { refuse(f.snapshots, "list", "volumesnapshotclasses") },
-			want: catalog.Failure{
-				Code: catalog.CodeForbidden, Message: "list snapshot classes: you may not list volumesnapshotclasses.snapshot.storage.k8s.io",
-				Cause: denied("list", "snapshot.storage.k8s.io", "volumesnapshotclasses"),
-				Next:  "ask for that right, and see whether you have it: kubectl auth can-i list volumesnapshotclasses.snapshot.storage.k8s.io",
 			},
 		},
 		{

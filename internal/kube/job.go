@@ -28,8 +28,9 @@ func jobRight(verb, namespace string) catalog.Right {
 	return catalog.Right{Verb: verb, Group: "batch", Resource: "jobs", Namespace: namespace}
 }
 
-// jobObject is job as the API has it. It passes Pod Security's level baseline:
-// root may read any file, and do nothing else that root may.
+// jobObject is job as the API has it. As root it passes Pod Security's level
+// baseline: it may read any file, and do nothing else that root may. As another
+// user it passes restricted.
 func jobObject(job restic.Job) (*batchv1.Job, error) {
 	pod, err := podSpec(job)
 	if err != nil {
@@ -89,15 +90,13 @@ func podSpec(job restic.Job) (corev1.PodSpec, error) {
 		// others for half an hour.
 		TerminationGracePeriodSeconds: new(int64(60)),
 		NodeSelector:                  map[string]string{corev1.LabelOSStable: "linux"},
-		// No fsGroup: it would write to every file of the clone.
-		SecurityContext: &corev1.PodSecurityContext{
-			RunAsUser:      new(int64(0)),
-			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
-		},
-		Containers: []corev1.Container{container},
+		PriorityClassName:             job.PriorityClass,
+		ServiceAccountName:            job.ServiceAccount,
+		SecurityContext:               podSecurity(job.User),
+		Containers:                    []corev1.Container{container},
 		Volumes: []corev1.Volume{
 			{Name: "repository", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: job.Secret}}},
-			{Name: "cache", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+			{Name: "cache", VolumeSource: cacheVolume(job)},
 			{Name: "tmp", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 		},
 		// Movers read whole volumes: rather not two on one node.
@@ -107,6 +106,12 @@ func podSpec(job restic.Job) (corev1.PodSpec, error) {
 				catalog.LabelManagedBy: catalog.ManagedBy, catalog.LabelRole: string(catalog.RoleMover),
 			}},
 		}},
+	}
+	for _, name := range job.PullSecrets {
+		spec.ImagePullSecrets = append(spec.ImagePullSecrets, corev1.LocalObjectReference{Name: name})
+	}
+	for _, t := range job.Tolerations {
+		spec.Tolerations = append(spec.Tolerations, toleration(t))
 	}
 	if job.Claim != "" {
 		// Read-only in the container alone: a file system that was cut while
@@ -127,14 +132,89 @@ func podSpec(job restic.Job) (corev1.PodSpec, error) {
 	return spec, nil
 }
 
-func moverSpec(job restic.Job) (corev1.Container, error) {
-	quantities := map[string]resource.Quantity{}
-	for _, text := range []string{job.CPU, job.Memory, job.MemoryLimit} {
-		q, err := resource.ParseQuantity(text)
-		if err != nil {
-			return corev1.Container{}, fmt.Errorf("read %q: %w", text, err)
+// podSecurity is that of a pod that runs as user. It has no fsGroup, not even
+// with the policy OnRootMismatch: the root of a clone rarely has that group, and
+// the kubelet would then write to every file before restic compares them.
+func podSecurity(user int64) *corev1.PodSecurityContext {
+	security := &corev1.PodSecurityContext{
+		RunAsUser:      &user,
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+	if user != 0 {
+		security.RunAsNonRoot = new(true)
+	}
+	return security
+}
+
+// capabilities are none, but for root the one that makes it read every file:
+// the volume is read-only.
+func capabilities(user int64) *corev1.Capabilities {
+	c := &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}
+	if user == 0 {
+		c.Add = []corev1.Capability{"DAC_OVERRIDE"}
+	}
+	return c
+}
+
+// cacheVolume is where restic keeps its cache.
+func cacheVolume(job restic.Job) corev1.VolumeSource {
+	if job.CacheClaim != "" {
+		return corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: job.CacheClaim}}
+	}
+	folder := &corev1.EmptyDirVolumeSource{}
+	if size, err := resource.ParseQuantity(job.CacheSize); err == nil { // moverSpec has read it before
+		folder.SizeLimit = &size
+	}
+	return corev1.VolumeSource{EmptyDir: folder}
+}
+
+func toleration(t restic.Toleration) corev1.Toleration {
+	operator := corev1.TolerationOpEqual
+	if t.Value == "" {
+		operator = corev1.TolerationOpExists
+	}
+	return corev1.Toleration{Key: t.Key, Operator: operator, Value: t.Value, Effect: corev1.TaintEffect(t.Effect)}
+}
+
+// resources are what the pod asks for and may have. Quantities that cannot be
+// read are an error.
+func resources(job restic.Job) (corev1.ResourceRequirements, error) {
+	r := corev1.ResourceRequirements{Requests: corev1.ResourceList{}, Limits: corev1.ResourceList{}}
+	for _, of := range []struct {
+		list corev1.ResourceList
+		name corev1.ResourceName
+		text string
+	}{
+		{r.Requests, corev1.ResourceCPU, job.CPU}, {r.Requests, corev1.ResourceMemory, job.Memory},
+		{r.Limits, corev1.ResourceCPU, job.CPULimit}, {r.Limits, corev1.ResourceMemory, job.MemoryLimit},
+		{corev1.ResourceList{}, corev1.ResourceStorage, job.CacheSize},
+	} {
+		if of.text == "" {
+			continue
 		}
-		quantities[text] = q
+		quantity, err := resource.ParseQuantity(of.text)
+		if err != nil {
+			return r, fmt.Errorf("read %s %q of the mover: %w", of.name, of.text, err)
+		}
+		of.list[of.name] = quantity
+	}
+	return r, nil
+}
+
+// memoryLimit tells Go how much memory there is: above this it collects its
+// garbage more often, below restic is as fast as it can be.
+func memoryLimit(r corev1.ResourceRequirements) []corev1.EnvVar {
+	limit, found := r.Limits[corev1.ResourceMemory]
+	if !found {
+		return nil
+	}
+	return []corev1.EnvVar{{Name: "GOMEMLIMIT", Value: fmt.Sprintf("%dMiB", max(1, limit.Value()/100*85>>20))}}
+}
+
+func moverSpec(job restic.Job) (corev1.Container, error) {
+	needs, err := resources(job)
+	if err != nil {
+		return corev1.Container{}, err
 	}
 	c := corev1.Container{
 		Name: moverContainer, Image: job.Image, ImagePullPolicy: corev1.PullIfNotPresent,
@@ -142,17 +222,15 @@ func moverSpec(job restic.Job) (corev1.Container, error) {
 		EnvFrom: []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{
 			LocalObjectReference: corev1.LocalObjectReference{Name: job.Secret},
 		}}},
-		Resources: corev1.ResourceRequirements{
-			Requests: corev1.ResourceList{corev1.ResourceCPU: quantities[job.CPU], corev1.ResourceMemory: quantities[job.Memory]},
-			Limits:   corev1.ResourceList{corev1.ResourceMemory: quantities[job.MemoryLimit]},
-		},
+		Env:       memoryLimit(needs),
+		Resources: needs,
 		// The report is written by the wrapper; where it could not, the log
 		// tells most.
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext: &corev1.SecurityContext{
 			AllowPrivilegeEscalation: new(false),
 			ReadOnlyRootFilesystem:   new(true),
-			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"DAC_OVERRIDE"}},
+			Capabilities:             capabilities(job.User),
 		},
 		VolumeMounts: []corev1.VolumeMount{
 			{Name: "repository", MountPath: restic.RepositoryPath, ReadOnly: true},
@@ -191,7 +269,7 @@ func (c *Cluster) StartMover(ctx context.Context, job restic.Job) error {
 		}
 		return nil
 	}
-	return explain(err, fmt.Sprintf("create job %s/%s", job.Namespace, job.Name), jobRight("create", job.Namespace))
+	return admitted(err, fmt.Sprintf("create job %s/%s", job.Namespace, job.Name), jobRight("create", job.Namespace))
 }
 
 // made reports whether there is what asked for would have become: of the same

@@ -60,10 +60,15 @@ func copied() catalog.Snapshot {
 
 func backupJob(t *testing.T, affinity json.RawMessage) restic.Job {
 	t.Helper()
+	return backupJobIn(t, affinity, restic.Pod{})
+}
+
+func backupJobIn(t *testing.T, affinity json.RawMessage, pod restic.Pod) restic.Job {
+	t.Helper()
 	job, _, err := restic.Backup{
 		Namespace: "backsnap", Name: copyName, Image: restic.DefaultImage,
 		Repository: catalog.Repository{Name: "main", Namespace: "backsnap", Secret: "main-secret", Cluster: "prod-eu"},
-		Snapshot:   copied(), Claim: copyName, NodeAffinity: affinity, Deadline: 24 * time.Hour,
+		Snapshot:   copied(), Claim: copyName, NodeAffinity: affinity, Deadline: 24 * time.Hour, Pod: pod,
 	}.Job()
 	if err != nil {
 		t.Fatal(err)
@@ -86,6 +91,13 @@ func TestJobObjects(t *testing.T) {
 		"job-backup":                     backupJob(t, nil),
 		"job-backup-where-the-volume-is": backupJob(t, local),
 		"job-init":                       initialise,
+		"job-as-user":                    backupJobIn(t, nil, restic.Pod{User: 999, Keep: time.Hour}),
+		"job-cache-on-a-claim":           backupJobIn(t, nil, restic.Pod{CacheClaim: "cache", MemoryLimit: "512Mi", Keep: time.Hour}),
+		"job-all-settings": backupJobIn(t, nil, restic.Pod{
+			CPU: "1", Memory: "1Gi", CPULimit: "2", MemoryLimit: "2Gi", CacheSize: "5Gi", Keep: 48 * time.Hour,
+			PriorityClass: "backups", PullSecrets: []string{"registry", "mirror"}, ServiceAccount: "uploader",
+			Tolerations: []restic.Toleration{{Key: "dedicated", Value: "backup", Effect: "NoSchedule"}, {Key: "spot"}},
+		}),
 	} {
 		t.Run(name, func(t *testing.T) {
 			object, err := jobObject(job)
@@ -100,6 +112,14 @@ func TestJobObjects(t *testing.T) {
 func TestJobWithANodeAffinityThatCannotBeRead(t *testing.T) {
 	if _, err := jobObject(backupJob(t, json.RawMessage(`{"required":7}`))); err == nil {
 		t.Error("no error: the mover would run where the volume cannot be")
+	}
+}
+
+func TestJobWithAQuantityThatCannotBeRead(t *testing.T) {
+	for _, pod := range []restic.Pod{{Memory: "much", Keep: 1}, {CPULimit: "1 core", Keep: 1}, {CacheSize: "big", Keep: 1}} {
+		if _, err := jobObject(backupJobIn(t, nil, pod)); err == nil {
+			t.Errorf("no error for %+v", pod)
+		}
 	}
 }
 
@@ -346,7 +366,7 @@ func TestFollowMover(t *testing.T) {
 				s.events.Add(complaint("Job", copyName, "FailedCreate", `pods "x" is forbidden: violates PodSecurity "restricted:latest"`))
 				s.jobs.Delete(moverJob())
 			},
-			seen: []restic.Sight{{Trouble: &restic.Trouble{Reason: "PodSecurity", Message: `pods "x" is forbidden: violates PodSecurity "restricted:latest"`}}},
+			seen: []restic.Sight{{Trouble: &restic.Trouble{Reason: "PodSecurity", Message: `pods "x" is forbidden: violates PodSecurity "restricted:latest"`, Lasting: true}}},
 			err:  catalog.ErrGone,
 		},
 	}

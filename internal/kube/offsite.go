@@ -193,7 +193,7 @@ func (c *Cluster) createStatic(ctx context.Context, object *snapshotv1.VolumeSna
 		}
 	}
 	if err != nil {
-		return explain(err, doing, snapshotRight("create", object.Namespace))
+		return admitted(err, doing, snapshotRight("create", object.Namespace))
 	}
 	c.board(object.Namespace).put(there)
 	return nil
@@ -231,7 +231,7 @@ func (c *Cluster) CreateClone(ctx context.Context, clone catalog.Claim, snapshot
 		return err
 	})
 	if !apierrors.IsAlreadyExists(err) {
-		return explain(err, doing, claimRight("create", clone.Namespace))
+		return admitted(err, doing, claimRight("create", clone.Namespace))
 	}
 	there, err := door.Get(ctx, clone.Name, metav1.GetOptions{})
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -151,8 +150,8 @@ func (f *following) complain(e *corev1.Event) {
 		f.complaints = map[string]restic.Trouble{}
 	}
 	trouble := restic.Trouble{Reason: e.Reason, Message: e.Message}
-	if e.Reason == "FailedCreate" && strings.Contains(e.Message, "violates PodSecurity") {
-		trouble.Reason = "PodSecurity"
+	if e.Reason == "FailedCreate" {
+		trouble = refusal(e.Message)
 	}
 	f.complaints[e.InvolvedObject.Kind+"/"+e.InvolvedObject.Name] = trouble
 }
@@ -170,7 +169,7 @@ func (f *following) sight() restic.Sight {
 			sight.Running = true
 			return sight
 		case state.Terminated != nil:
-			sight.Trouble = &restic.Trouble{Reason: state.Terminated.Reason, Message: fmt.Sprintf("exit %d; the Job tries again", state.Terminated.ExitCode)}
+			sight.Trouble = failedAttempt(pod, state.Terminated)
 			return sight
 		case state.Waiting != nil && state.Waiting.Reason != "ContainerCreating" && state.Waiting.Reason != "PodInitializing":
 			sight.Trouble = &restic.Trouble{Reason: state.Waiting.Reason, Message: state.Waiting.Message}
@@ -186,6 +185,16 @@ func (f *following) sight() restic.Sight {
 		sight.Trouble = complaint
 	}
 	return sight
+}
+
+// failedAttempt is the trouble of an attempt that failed. The next one has no more
+// memory than the one before.
+func failedAttempt(pod *corev1.Pod, how *corev1.ContainerStateTerminated) *restic.Trouble {
+	if how.Reason == restic.OutOfMemory {
+		limit := pod.Spec.Containers[0].Resources.Limits.Memory()
+		return &restic.Trouble{Reason: how.Reason, Message: "restic needs more memory than its limit of " + limit.String(), Lasting: true}
+	}
+	return &restic.Trouble{Reason: how.Reason, Message: fmt.Sprintf("exit %d; the Job tries again", how.ExitCode)}
 }
 
 // complaint is the first there is about one of those.

@@ -88,6 +88,7 @@ func container(p *corev1.Pod, c *corev1.Container, statuses []corev1.ContainerSt
 	out := catalog.Container{
 		Name:  c.Name,
 		Image: c.Image,
+		User:  runsAs(p, c),
 		Ready: slices.ContainsFunc(statuses, func(s corev1.ContainerStatus) bool { return s.Name == c.Name && s.Ready }),
 	}
 	for _, port := range c.Ports {
@@ -110,6 +111,17 @@ func container(p *corev1.Pod, c *corev1.Container, statuses []corev1.ContainerSt
 		}
 	}
 	return out
+}
+
+// runsAs is the uid that the spec gives the container, nil for none.
+func runsAs(p *corev1.Pod, c *corev1.Container) *int64 {
+	if c.SecurityContext != nil && c.SecurityContext.RunAsUser != nil {
+		return c.SecurityContext.RunAsUser
+	}
+	if p.Spec.SecurityContext != nil {
+		return p.Spec.SecurityContext.RunAsUser
+	}
+	return nil
 }
 
 var reference = regexp.MustCompile(`\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)`)

@@ -167,10 +167,11 @@ func (c *Cluster) Label(ctx context.Context, s catalog.Snapshot) (catalog.Snapsh
 	}
 	c.board(s.Namespace).put(changed)
 	s.ResourceVersion = changed.ResourceVersion
-	if err := c.mirror(ctx, s); err != nil {
+	err = c.mirror(ctx, s)
+	if err != nil && !errors.Is(err, catalog.ErrUnmirrored) {
 		return s, fmt.Errorf("%s: mirror to its content: %w", doing, err)
 	}
-	return s, nil
+	return s, err
 }
 
 // otherUID reports whether err is that the object has another UID than the
@@ -181,7 +182,7 @@ func otherUID(err error) bool {
 }
 
 // mirror writes s's labels onto its content, whose name holds s's UID, so that
-// it can be no other's. Without the right to, or a content, it does nothing.
+// it can be no other's. Without a content it does nothing.
 func (c *Cluster) mirror(ctx context.Context, s catalog.Snapshot) error {
 	if s.Content == "" {
 		return nil
@@ -194,10 +195,10 @@ func (c *Cluster) mirror(ctx context.Context, s catalog.Snapshot) error {
 		_, err := c.snapshots.SnapshotV1().VolumeSnapshotContents().Patch(ctx, s.Content, types.MergePatchType, change, metav1.PatchOptions{})
 		return err
 	})
-	if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
-		return nil
+	if apierrors.IsForbidden(err) {
+		return catalog.ErrUnmirrored
 	}
-	return err
+	return ignoreGone(err)
 }
 
 // metadataPatch is the JSON merge patch that sets labels and annotations. The

@@ -375,7 +375,7 @@ func TestLabelFailures(t *testing.T) {
 		is    error
 		code  catalog.Code
 	}{
-		{"the content may not be written: no error", func(f fakes) { refuse(f.snapshots, "patch", "volumesnapshotcontents") }, nil, ""},
+		{"the content may not be written: it is told", func(f fakes) { refuse(f.snapshots, "patch", "volumesnapshotcontents") }, catalog.ErrUnmirrored, ""},
 		{"another snapshot has the name", func(f fakes) {
 			f.snapshots.PrependReactor("patch", "volumesnapshots", failing(apierrors.NewConflict(snapshotKind, s.Name, errors.New("uid mismatch"))))
 		}, errReplaced, ""},

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 	"github.com/backsnap/kubectl-backsnap/internal/restic"
@@ -24,21 +26,57 @@ func (m *making) failed(err error) error {
 	}
 	var said *restic.Error
 	var stuck *troubled
+	var denied *restic.Denied
 	switch {
 	case errors.As(err, &said):
 		m.explain(f, said.Report.Exit)
 	case errors.As(err, &stuck):
-		f.Code = stuck.code()
-		f.Next = m.look()
-		if f.Code == catalog.CodePodSecurity {
-			f.Next = fmt.Sprintf("kubectl label namespace %s --overwrite pod-security.kubernetes.io/enforce=baseline", m.request.BackupNamespace)
-		}
+		f.Code, f.Next = stuck.code(), m.remedy(stuck.trouble)
+	case errors.As(err, &denied):
+		f.Next = m.remedy(denied.Trouble)
 	case catalog.CodeOf(err) != "":
 		var inner *catalog.Failure
 		errors.As(err, &inner)
 		f.Code, f.Next = inner.Code, inner.Next
 	}
 	return f
+}
+
+// remedy is what to do about a trouble.
+func (m *making) remedy(t restic.Trouble) string {
+	switch t.Reason {
+	case restic.PodSecurity:
+		return m.secure()
+	case restic.OutOfMemory:
+		return m.again() + " --mover-limits=memory=" + twice(m.request.Pod.MemoryLimit)
+	case restic.Quota:
+		return fmt.Sprintf("raise ResourceQuota %s in %s, or need less: --mover-requests=cpu=Q,memory=Q --mover-limits=cpu=Q,memory=Q", t.Object, m.namespace())
+	case restic.LimitRange:
+		return fmt.Sprintf("kubectl describe limitrange -n %s; then stay within it: --mover-requests=cpu=Q,memory=Q --mover-limits=cpu=Q,memory=Q", m.namespace())
+	}
+	return m.look()
+}
+
+// secure is how a mover passes Pod Security.
+func (m *making) secure() string {
+	label := fmt.Sprintf("kubectl label namespace %s --overwrite pod-security.kubernetes.io/enforce=baseline", m.namespace())
+	user := "UID, as which the app's pods run"
+	if r := m.copy.Snapshot.Record; r != nil && r.User != nil && *r.User != 0 {
+		user = fmt.Sprintf("%d, as which the app's pods run", *r.User)
+	} else if !m.copy.Beside() {
+		return label
+	}
+	return fmt.Sprintf("%s --run-as-user=%s; or %s", m.again(), user, label)
+}
+
+// twice is twice a quantity such as 1Gi; a guess where it is none.
+func twice(quantity string) string {
+	unit := strings.TrimLeft(quantity, "0123456789")
+	n, err := strconv.Atoi(strings.TrimSuffix(quantity, unit))
+	if err != nil {
+		return "2Gi"
+	}
+	return strconv.Itoa(2*n) + unit
 }
 
 // explain says what restic's exit code means here, and what to do.
@@ -55,6 +93,11 @@ func (m *making) explain(f *catalog.Failure, exit restic.Exit) {
 	case restic.ExitPartial:
 		f.Message = fmt.Sprintf("copy of %s is not whole", m.copy)
 		f.State = "the snapshot stands; what could be read is in the repository, and is not counted as a copy"
+		if user := m.request.Pod.User; user != 0 {
+			f.Next = fmt.Sprintf("run without --run-as-user: root reads every file, user %d does not", user)
+		}
+	case restic.ExitKilled:
+		f.Next = m.remedy(restic.Trouble{Reason: restic.OutOfMemory})
 	case restic.ExitTimeout:
 		f.Next = fmt.Sprintf("see whether %s can be reached from the cluster; a new repository: kubectl backsnap repo init %s", r.Address, r.Name)
 	}
@@ -83,7 +126,7 @@ func (m *making) detached(ctx context.Context, err error) error {
 		Code:    code,
 		Message: fmt.Sprintf("copy of %s not waited for", m.copy),
 		Cause:   fmt.Errorf("%w; %w", err, ErrDetached),
-		State:   fmt.Sprintf("the snapshot stands; job/%s in %s makes the copy, and the next run that copies records it and cleans up", m.copy.Name, m.request.BackupNamespace),
+		State:   fmt.Sprintf("the snapshot stands; job/%s in %s makes the copy, and the next run that copies records it and cleans up", m.copy.Name, m.namespace()),
 		Next:    m.later(),
 	}
 }
@@ -91,7 +134,7 @@ func (m *making) detached(ctx context.Context, err error) error {
 // later are the commands for a mover that runs on.
 func (m *making) later() string {
 	of := fmt.Sprintf("run/%s -n %s", m.copy.Snapshot.Run, m.copy.Snapshot.Namespace)
-	if ns := m.request.BackupNamespace; ns != DefaultBackupNamespace {
+	if ns := m.namespace(); ns != DefaultBackupNamespace {
 		of += " --backup-namespace=" + ns
 	}
 	return fmt.Sprintf("follow it: kubectl backsnap logs -f %s; or stop it: kubectl backsnap abort %s", of, of)
@@ -114,7 +157,7 @@ func (m *making) unrecorded(result catalog.Copy, err error) error {
 		Code:    catalog.CodeMover,
 		Message: fmt.Sprintf("copy of %s made as %.8s, but not recorded", m.copy, result.Snapshot),
 		Cause:   err,
-		State:   fmt.Sprintf("the copy is good; job/%s in %s stands, and the next run that copies records it", m.copy.Name, m.request.BackupNamespace),
+		State:   fmt.Sprintf("the copy is good; job/%s in %s stands, and the next run that copies records it", m.copy.Name, m.namespace()),
 		Next:    "kubectl backsnap list -n " + m.copy.Snapshot.Namespace,
 	}
 	if code := catalog.CodeOf(err); code != "" {
@@ -128,10 +171,14 @@ func (m *making) unrecorded(result catalog.Copy, err error) error {
 
 // again is the command that tries once more.
 func (m *making) again() string {
-	return fmt.Sprintf("kubectl backsnap snapshot %s -n %s", m.copy.Snapshot.Claim, m.copy.Snapshot.Namespace)
+	command := fmt.Sprintf("kubectl backsnap snapshot %s -n %s", m.copy.Snapshot.Claim, m.copy.Snapshot.Namespace)
+	if m.request.InNamespace {
+		command += " --in-namespace"
+	}
+	return command
 }
 
 // look is the command that shows what the cluster says in the backup namespace.
 func (m *making) look() string {
-	return "kubectl get events -n " + m.request.BackupNamespace
+	return "kubectl get events -n " + m.namespace()
 }

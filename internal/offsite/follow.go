@@ -11,20 +11,26 @@ import (
 	"github.com/backsnap/kubectl-backsnap/internal/restic"
 )
 
-// tellAfter is how long a trouble lasts before it is told: a pod that waits for
-// its volume is unschedulable for a second.
-const tellAfter = 10 * time.Second
+// patience is how long a trouble may last before it is told, and before the
+// copy is given up.
+type patience struct{ tell, giveUp time.Duration }
 
-// patience is how long a trouble may last before the copy is given up: some
-// never pass, some do when a node comes up or a registry answers again.
-func patience(t restic.Trouble) time.Duration {
+// patienceWith t: some troubles never pass, some do when a node comes up or a
+// registry answers again.
+func patienceWith(t restic.Trouble) patience {
 	switch kind(t) {
-	case "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "PodSecurity":
-		return 0
+	case "InvalidImageName", "ErrImageNeverPull":
+		return patience{}
+	case "CreateContainerConfigError": // the kubelet says so too while its own cache is behind
+		return patience{0, 15 * time.Second}
 	case "image", "CreateContainerError", "RunContainerError":
-		return time.Minute
+		return patience{0, time.Minute}
+	case "Unschedulable": // for a second every pod is that waits for its volume
+		return patience{10 * time.Second, 5 * time.Minute}
+	case restic.Quota, "Error":
+		return patience{0, 5 * time.Minute}
 	}
-	return 5 * time.Minute
+	return patience{3 * time.Second, 5 * time.Minute}
 }
 
 // kind is the reason, but for two that take turns with one another.
@@ -43,7 +49,7 @@ func (t *troubled) Error() string { return t.trouble.String() }
 
 // code is the kind of failure that it is.
 func (t *troubled) code() catalog.Code {
-	if t.trouble.Reason == "PodSecurity" {
+	if t.trouble.Reason == restic.PodSecurity {
 		return catalog.CodePodSecurity
 	}
 	return catalog.CodeMover
@@ -92,15 +98,28 @@ func (f *follower) see(ctx context.Context, s restic.Sight) {
 		f.calm()
 		return
 	}
-	if trouble := *s.Trouble; kind(trouble) != f.trouble {
-		f.calm()
-		f.trouble = kind(trouble)
-		warning := catalog.Event{State: catalog.Warning, Pod: s.Pod, Message: trouble.String()}
-		f.timers = []*time.Timer{
-			time.AfterFunc(tellAfter, func() { f.tell(warning) }),
-			time.AfterFunc(patience(trouble), func() { f.giveUp(&troubled{trouble}) }),
-		}
+	trouble := *s.Trouble
+	if trouble.Lasting {
+		f.giveUp(&troubled{trouble})
+		return
 	}
+	if kind(trouble) == f.trouble {
+		return
+	}
+	f.calm()
+	f.trouble = kind(trouble)
+	wait := patienceWith(trouble)
+	if wait.giveUp == 0 {
+		f.giveUp(&troubled{trouble})
+		return
+	}
+	warning := catalog.Event{State: catalog.Warning, Pod: s.Pod, Message: trouble.String()}
+	if wait.tell == 0 {
+		f.tell(warning)
+	} else {
+		f.timers = append(f.timers, time.AfterFunc(wait.tell, func() { f.tell(warning) }))
+	}
+	f.timers = append(f.timers, time.AfterFunc(wait.giveUp, func() { f.giveUp(&troubled{trouble}) }))
 }
 
 // calm forgets the trouble.

@@ -25,6 +25,7 @@ type InitRequest struct {
 	// kube-system.
 	ClusterName string
 	Image       string
+	Pod         restic.Pod    // of the mover
 	Deadline    time.Duration // of restic
 }
 
@@ -91,7 +92,7 @@ func (i *initialising) make(ctx context.Context) (restic.Report, error) {
 	name := catalog.ObjectName("init-"+r.Repository.Name, r.Run, maxLabel)
 	job, err := restic.Init{
 		Namespace: r.Repository.Namespace, Name: name, Image: r.Image, Repository: r.Repository,
-		Run: r.Run, For: r.Namespace, Deadline: r.Deadline,
+		Run: r.Run, For: r.Namespace, Deadline: r.Deadline, Pod: r.Pod,
 	}.Job()
 	if err != nil {
 		return report, err

@@ -31,10 +31,15 @@ type Request struct {
 	Repositories []string
 	// Choice is that of single claims, by `namespace/claim`: what their
 	// annotation says, read by ParseRepositories. It goes before Repositories.
-	Choice   map[string][]string
-	Image    string        // with restic in it
-	Parallel int           // movers at once, at least 1
-	Deadline time.Duration // of restic in a mover
+	Choice map[string][]string
+	// InNamespace: each copy is made beside its snapshot, into a repository of
+	// that namespace.
+	InNamespace bool
+	Image       string        // with restic in it
+	Pod         restic.Pod    // of the movers
+	UploadLimit int           // KiB/s of one mover; 0 for none
+	Parallel    int           // movers at once, at least 1
+	Deadline    time.Duration // of restic in a mover
 	// Detach: Run starts the movers, all of them, and waits for none.
 	Detach bool
 	// Timeout is how long Run waits; what still runs then is left running.
@@ -57,6 +62,10 @@ type Copy struct {
 	// Recorded: it is on record among Snapshot.Copies and not made again.
 	Recorded bool
 }
+
+// Beside reports whether the mover runs in the snapshot's own namespace, where
+// it needs no static copy of it.
+func (c Copy) Beside() bool { return c.Repository.Namespace == c.Snapshot.Namespace }
 
 // String is `shop/data to main`.
 func (c Copy) String() string {
@@ -128,7 +137,7 @@ func New(r Request, repositories []catalog.Repository, snapshots []catalog.Snaps
 type planner struct {
 	request      Request
 	repositories []catalog.Repository
-	usable       map[string]error // by name, once it has been asked for
+	usable       map[string]error // by namespace/name, once it has been asked for
 	copies       []Copy
 	errs         []error
 }
@@ -149,7 +158,7 @@ func (p *planner) add(s catalog.Snapshot) {
 		return
 	}
 	for _, name := range names {
-		r, ok := p.repository(name)
+		r, ok := p.repository(s.Namespace, name)
 		if !ok {
 			continue
 		}
@@ -167,16 +176,31 @@ func (p *planner) names(s catalog.Snapshot) []string {
 	if names != nil {
 		return names
 	}
-	for _, r := range p.repositories {
+	for _, r := range p.within(s.Namespace) {
 		names = append(names, r.Name)
 	}
 	return names
 }
 
-// repository is the one of that name, if it can be used. That it cannot is
-// said once.
-func (p *planner) repository(name string) (catalog.Repository, bool) {
-	r, err := Find(p.repositories, name)
+// place is where snapshots of namespace are copied: movers, and the Secrets of
+// the repositories.
+func (p *planner) place(namespace string) string {
+	if p.request.InNamespace {
+		return namespace
+	}
+	return p.request.BackupNamespace
+}
+
+// within are the repositories that snapshots of namespace may be copied to.
+func (p *planner) within(namespace string) []catalog.Repository {
+	place := p.place(namespace)
+	return slices.DeleteFunc(slices.Clone(p.repositories), func(r catalog.Repository) bool { return r.Namespace != place })
+}
+
+// repository is the one of that name for snapshots of namespace, if it can be
+// used. That it cannot is said once.
+func (p *planner) repository(namespace, name string) (catalog.Repository, bool) {
+	r, err := Find(p.within(namespace), name)
 	if err == nil && r.Cluster == "" {
 		err = &catalog.Failure{
 			Code:    catalog.CodeNoRepository,
@@ -185,10 +209,11 @@ func (p *planner) repository(name string) (catalog.Repository, bool) {
 			Next:    "kubectl backsnap repo init " + name,
 		}
 	}
-	if _, said := p.usable[name]; !said && err != nil {
+	key := p.place(namespace) + "/" + name
+	if _, said := p.usable[key]; !said && err != nil {
 		p.errs = append(p.errs, err)
 	}
-	p.usable[name] = err
+	p.usable[key] = err
 	return r, err == nil
 }
 
@@ -218,6 +243,16 @@ func (p Plan) Repositories() []catalog.Repository {
 	return used
 }
 
+// Namespaces are those that the movers run in, sorted.
+func (p Plan) Namespaces() []string {
+	var names []string
+	for _, c := range p.Copies {
+		names = append(names, c.Repository.Namespace)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // Rights are what Run needs to be allowed to do, none if there is nothing to
 // copy.
 func (p Plan) Rights() []catalog.Right {
@@ -228,21 +263,23 @@ func (p Plan) Rights() []catalog.Right {
 	var rights []catalog.Right
 	add := func(group, resource, namespace string, verbs ...string) {
 		for _, verb := range verbs {
-			rights = append(rights, catalog.Right{Verb: verb, Group: group, Resource: resource, Namespace: namespace})
+			right := catalog.Right{Verb: verb, Group: group, Resource: resource, Namespace: namespace}
+			if !slices.Contains(rights, right) {
+				rights = append(rights, right)
+			}
 		}
 	}
-	// Who may make a content may read and delete it: one question is enough.
-	add(snapshots, "volumesnapshotcontents", "", "create")
-	ns := p.Request.BackupNamespace
-	add(snapshots, "volumesnapshots", ns, "create", "list", "watch", "delete")
-	add("", "persistentvolumeclaims", ns, "create", "watch", "delete")
-	add("batch", "jobs", ns, "create", "list", "watch", "delete")
-	add("", "pods", ns, "list", "watch")
 	for _, c := range p.Copies {
-		right := catalog.Right{Verb: "patch", Group: snapshots, Resource: "volumesnapshots", Namespace: c.Snapshot.Namespace}
-		if !slices.Contains(rights, right) {
-			rights = append(rights, right)
+		ns := c.Repository.Namespace
+		if !c.Beside() {
+			// Who may make a content may read and delete it: one question is enough.
+			add(snapshots, "volumesnapshotcontents", "", "create")
+			add(snapshots, "volumesnapshots", ns, "create", "list", "watch", "delete")
 		}
+		add("", "persistentvolumeclaims", ns, "create", "watch", "delete")
+		add("batch", "jobs", ns, "create", "list", "watch", "delete")
+		add("", "pods", ns, "list", "watch")
+		add(snapshots, "volumesnapshots", c.Snapshot.Namespace, "patch")
 	}
 	return rights
 }

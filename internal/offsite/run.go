@@ -217,10 +217,13 @@ func (m *making) close(ctx context.Context, outcome Outcome) Outcome {
 	return outcome
 }
 
+// namespace is where the copy is made: where its repository's Secret lies.
+func (m *making) namespace() string { return m.copy.Repository.Namespace }
+
 // follow watches the copy's mover until it has ended.
 func (m *making) follow(ctx context.Context) (restic.End, error) {
 	f := &follower{
-		cluster: m.cluster, namespace: m.request.BackupNamespace, name: m.copy.Name, clone: m.copy.Name, tell: m.tell,
+		cluster: m.cluster, namespace: m.namespace(), name: m.copy.Name, clone: m.copy.Name, tell: m.tell,
 	}
 	end, err := f.follow(ctx)
 	m.pod = cmp.Or(end.Pod, f.pod)
@@ -237,7 +240,6 @@ func lost(err error) bool {
 // start makes all that the copy needs, its mover last. Before the first write
 // all is known that can be known without one.
 func (m *making) start(ctx context.Context) error {
-	s, ns, name := m.copy.Snapshot, m.request.BackupNamespace, m.copy.Name
 	clonedAs, err := m.clone(ctx)
 	if err != nil {
 		return m.failed(err)
@@ -246,20 +248,30 @@ func (m *making) start(ctx context.Context) error {
 	if err != nil {
 		return m.failed(err)
 	}
-	exposed := catalog.Snapshot{Namespace: ns, Name: name, Claim: s.Claim, Role: catalog.RoleStatic, Run: s.Run}
-	err = m.reach(static, "make static copy", func() error {
-		ctx, cancel := context.WithTimeoutCause(ctx, exposeTimeout, errTimeout)
-		defer cancel()
-		return m.cluster.Expose(ctx, s, exposed)
-	})
+	source, err := m.expose(ctx)
 	if err != nil {
 		return err
 	}
-	err = m.reach(clone, "make clone", func() error { return m.cluster.CreateClone(ctx, clonedAs, name) })
+	err = m.reach(clone, "make clone", func() error { return m.cluster.CreateClone(ctx, clonedAs, source) })
 	if err != nil {
 		return err
 	}
 	return m.reach(mover, "start mover", func() error { return m.cluster.StartMover(ctx, job) })
+}
+
+// expose makes the snapshot known where the mover runs, and is what it is
+// called there: itself, if that is its own namespace.
+func (m *making) expose(ctx context.Context) (string, error) {
+	s, name := m.copy.Snapshot, m.copy.Name
+	if m.copy.Beside() {
+		return s.Name, nil
+	}
+	exposed := catalog.Snapshot{Namespace: m.namespace(), Name: name, Claim: s.Claim, Role: catalog.RoleStatic, Run: s.Run}
+	return name, m.reach(static, "make static copy", func() error {
+		ctx, cancel := context.WithTimeoutCause(ctx, exposeTimeout, errTimeout)
+		defer cancel()
+		return m.cluster.Expose(ctx, s, exposed)
+	})
 }
 
 // reach makes what belongs to a stage. It counts as made even if that fails,
@@ -273,7 +285,7 @@ func (m *making) reach(to stage, doing string, do func() error) error {
 	if err == nil {
 		return nil
 	}
-	return m.failed(fmt.Errorf("%s %s/%s: %w", doing, m.request.BackupNamespace, m.copy.Name, err))
+	return m.failed(fmt.Errorf("%s %s/%s: %w", doing, m.namespace(), m.copy.Name, err))
 }
 
 // clone is the claim that the mover reads. Its size is what the driver says
@@ -289,7 +301,13 @@ func (m *making) clone(ctx context.Context) (catalog.Claim, error) {
 		return catalog.Claim{}, errors.New("its claim had no storage class, so no clone of it can be made")
 	}
 	var err error
-	if m.class, err = m.classes.read(ctx, source.StorageClass); err != nil {
+	m.class, err = m.classes.read(ctx, source.StorageClass)
+	if catalog.CodeOf(err) == catalog.CodeForbidden {
+		// It may wait for its first consumer: then the mover goes where the
+		// volume is. What the class retains, nobody here may change.
+		m.class, err = catalog.StorageClass{Name: source.StorageClass, WaitsForConsumer: true}, nil
+	}
+	if err != nil {
 		return catalog.Claim{}, err
 	}
 	size := s.RestoreSize
@@ -300,7 +318,7 @@ func (m *making) clone(ctx context.Context) (catalog.Claim, error) {
 	labels[catalog.LabelNamespace] = s.Namespace
 	labels[catalog.LabelClaim] = catalog.ClaimLabel(s.Claim)
 	return catalog.Claim{
-		Namespace: m.request.BackupNamespace, Name: m.copy.Name,
+		Namespace: m.namespace(), Name: m.copy.Name,
 		Labels: labels, Annotations: catalog.HandsOff(), Role: catalog.RoleClone,
 		StorageClass: source.StorageClass, Request: size,
 		AccessModes: []string{"ReadWriteOnce"}, VolumeMode: "Filesystem",
@@ -313,7 +331,7 @@ func (m *making) clone(ctx context.Context) (catalog.Claim, error) {
 // itself.
 func (m *making) job() (restic.Job, error) {
 	b := restic.Backup{
-		Namespace: m.request.BackupNamespace, Name: m.copy.Name, Image: m.request.Image,
+		Namespace: m.namespace(), Name: m.copy.Name, Image: m.request.Image, Pod: m.request.Pod, UploadLimit: m.request.UploadLimit,
 		Repository: m.copy.Repository, Snapshot: m.copy.Snapshot,
 		Claim: m.copy.Name, Deadline: m.request.Deadline,
 	}
@@ -388,7 +406,7 @@ func (m *making) cleanUp(ctx context.Context) error {
 
 // remove removes what was made, down from the stage that was reached.
 func (m *making) remove(ctx context.Context) error {
-	c, namespace, name := m.cluster, m.request.BackupNamespace, m.copy.Name
+	c, namespace, name := m.cluster, m.namespace(), m.copy.Name
 	if m.stage >= mover {
 		if err := m.gone("remove mover", c.RemoveMover(ctx, namespace, name)); err != nil {
 			return err
@@ -399,7 +417,7 @@ func (m *making) remove(ctx context.Context) error {
 			return err
 		}
 	}
-	if m.stage >= static {
+	if m.stage >= static && !m.copy.Beside() {
 		return m.gone("remove static copy", c.RemoveStatic(ctx, namespace, name))
 	}
 	return nil
@@ -411,7 +429,7 @@ func (m *making) gone(doing string, err error) error {
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("%s %s/%s: %w", doing, m.request.BackupNamespace, m.copy.Name, err)
+	err = fmt.Errorf("%s %s/%s: %w", doing, m.namespace(), m.copy.Name, err)
 	var held *catalog.Held
 	if errors.As(err, &held) {
 		m.tell(catalog.Event{State: catalog.Warning, Message: err.Error()})

@@ -194,7 +194,7 @@ func TestWhatResticSaysBecomesAFailure(t *testing.T) {
 			end:   restic.End{Pod: "p", Exit: 137, Killed: "OOMKilled", Reason: "BackoffLimitExceeded"},
 			state: offsite.Failed, code: catalog.CodeMover,
 			says: "copy of shop/data to main not made: OOMKilled: restic was killed, most likely because it ran out of memory",
-			next: "take it again with its copy: kubectl backsnap snapshot data -n shop",
+			next: "kubectl backsnap snapshot data -n shop --mover-limits=memory=2Gi",
 		},
 		{
 			name:  "the Job's time was up",
@@ -438,7 +438,8 @@ func TestTroubles(t *testing.T) {
 	image := restic.Trouble{Reason: "ErrImagePull", Message: "not found"}
 	backOff := restic.Trouble{Reason: "ImagePullBackOff", Message: "back-off"}
 	config := restic.Trouble{Reason: "CreateContainerConfigError", Message: "no secret"}
-	forbidden := restic.Trouble{Reason: "PodSecurity", Message: "violates PodSecurity"}
+	forbidden := restic.Trouble{Reason: "PodSecurity", Message: "violates PodSecurity", Lasting: true}
+	memory := restic.Trouble{Reason: "OOMKilled", Message: "limit of 1Gi", Lasting: true}
 	nodes := restic.Trouble{Reason: "Unschedulable", Message: "no nodes"}
 	mount := restic.Trouble{Reason: "FailedMount", Message: "no device"}
 	type sight struct {
@@ -454,8 +455,13 @@ func TestTroubles(t *testing.T) {
 		events []string
 	}{
 		{
-			name:   "that the Secret is gone never passes",
-			sights: []sight{{0, &config}}, code: catalog.CodeMover, cause: "CreateContainerConfigError: no secret",
+			name:   "that the Secret is gone passes soon or never",
+			sights: []sight{{0, &config}}, after: 15 * time.Second, code: catalog.CodeMover, cause: "CreateContainerConfigError: no secret",
+			events: []string{"warning CreateContainerConfigError: no secret"},
+		},
+		{
+			name:   "what is said to last is given up at once",
+			sights: []sight{{0, &memory}}, code: catalog.CodeMover, cause: "OOMKilled: limit of 1Gi",
 		},
 		{
 			name:   "that Pod Security forbids it never passes",
@@ -519,6 +525,80 @@ func TestTroubles(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestRemediesOfTroubles(t *testing.T) {
+	postgres := int64(999)
+	again := "kubectl backsnap snapshot data -n shop"
+	label := "kubectl label namespace backsnap --overwrite pod-security.kubernetes.io/enforce=baseline"
+	tests := []struct {
+		name    string
+		trouble restic.Trouble
+		user    *int64
+		next    string
+	}{
+		{"Pod Security, the app's user known", restic.Trouble{Reason: "PodSecurity"}, &postgres, again + " --run-as-user=999, as which the app's pods run; or " + label},
+		{"Pod Security, the app's user not known", restic.Trouble{Reason: "PodSecurity"}, nil, label},
+		{"Pod Security, the app runs as root", restic.Trouble{Reason: "PodSecurity"}, new(int64), label},
+		{"want of memory", restic.Trouble{Reason: "OOMKilled"}, nil, again + " --mover-limits=memory=3072Mi"},
+		{"quota", restic.Trouble{Reason: "Quota", Object: "tight"}, nil, "raise ResourceQuota tight in backsnap, or need less: --mover-requests=cpu=Q,memory=Q --mover-limits=cpu=Q,memory=Q"},
+		{"LimitRange", restic.Trouble{Reason: "LimitRange"}, nil, "kubectl describe limitrange -n backsnap; then stay within it: --mover-requests=cpu=Q,memory=Q --mover-limits=cpu=Q,memory=Q"},
+		{"anything else", restic.Trouble{Reason: "FailedCreate"}, nil, "kubectl get events -n backsnap"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			test.trouble.Lasting = true
+			c, p := newCluster(t), plan(t, "data")
+			p.Request.Pod.MemoryLimit = "1536Mi"
+			p.Copies[0].Snapshot.Record.User = test.user
+			c.follow["data"] = func(ctx context.Context, seen func(restic.Sight)) (restic.End, error) {
+				seen(restic.Sight{Trouble: &test.trouble})
+				<-ctx.Done()
+				return restic.End{}, context.Cause(ctx)
+			}
+			outcomes, _ := offsite.Run(t.Context(), c, at, p, &events{})
+			equal(t, "next", test.next, failure(t, outcomes[0]).Next)
+		})
+	}
+}
+
+// What is made and not admitted is no missing right, and has the same remedy.
+func TestClonesThatAreNotAdmitted(t *testing.T) {
+	c := newCluster(t)
+	c.fail["data: clone"] = &restic.Denied{Trouble: restic.Trouble{Reason: "Quota", Object: "few"}, Err: errors.New("exceeded quota")}
+	outcomes, _ := offsite.Run(t.Context(), c, at, plan(t, "data"), &events{})
+	f := failure(t, outcomes[0])
+	equal(t, "code", catalog.CodeMover, f.Code)
+	equal(t, "next", "raise ResourceQuota few in backsnap, or need less: --mover-requests=cpu=Q,memory=Q --mover-limits=cpu=Q,memory=Q", f.Next)
+}
+
+// Beside the app there is no static copy, and nothing of the cluster to read.
+func TestCopyInNamespace(t *testing.T) {
+	own := repository("main")
+	own.Namespace = "shop"
+	r := request()
+	r.InNamespace = true
+	p, err := offsite.New(r, []catalog.Repository{repository("main"), repository("central"), own}, []catalog.Snapshot{snapshot("data")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "copies", 1, len(p.Copies))
+	for _, right := range p.Rights() {
+		if right.Namespace != "shop" {
+			t.Errorf("it needs to %s", right)
+		}
+	}
+	c := newCluster(t)
+	c.fail[": class fast"] = &catalog.Failure{Code: catalog.CodeForbidden}
+	affinity := json.RawMessage(`{"required":{"nodeSelectorTerms":[]}}`)
+	p.Copies[0].Snapshot.Record.Claim.NodeAffinity = affinity
+	if _, err := offsite.Run(t.Context(), c, at, p, &events{}); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "calls", []string{"clone", "start", "follow", "record", "remove mover", "remove clone"}, c.diary["data"])
+	job := c.jobs[p.Copies[0].Name]
+	equal(t, "namespace", "shop", job.Namespace)
+	equal(t, "node affinity", affinity, job.NodeAffinity)
 }
 
 func TestProgressIsReadFromTheLog(t *testing.T) {

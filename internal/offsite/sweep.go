@@ -111,6 +111,9 @@ func Working(standing []restic.Mover) map[catalog.Run]bool {
 func late(c Cluster, now func() time.Time, backupNamespace string, of restic.Mover, w catalog.Watcher) *making {
 	return &making{
 		cluster: c, now: now, watcher: w, began: now(), stage: mover, late: true,
+		// It is not known whether the class retains volumes: look, but beside
+		// the app, where nobody may be allowed to.
+		class:   catalog.StorageClass{Retains: of.Source.Namespace != backupNamespace},
 		request: Request{Run: of.Run, BackupNamespace: backupNamespace},
 		copy: Copy{
 			Name:       of.Name,
@@ -137,7 +140,6 @@ func (m *making) collect(ctx context.Context) (*Outcome, error) {
 	}
 	outcome.State, outcome.Result, err = m.result(end)
 	outcome.Err = m.failed(err)
-	m.class.Retains = true // it is not known whether the class does: look
 	made := outcome.State == Copied
 	outcome = m.finish(ctx, outcome)
 	if made && outcome.State != Copied { // its mover is the only trace of it, and stays
@@ -148,7 +150,6 @@ func (m *making) collect(ctx context.Context) (*Outcome, error) {
 
 // sweep removes what stands of a copy that nobody will make any more.
 func (m *making) sweep(ctx context.Context, found restic.Mover) error {
-	m.class.Retains = true
 	var what []string
 	note := func(stands bool, name string) {
 		if stands {

@@ -72,14 +72,44 @@ type Job struct {
 	// the pod keeps to; nil for none.
 	NodeAffinity json.RawMessage
 
-	// CPU and Memory are asked for, MemoryLimit is all it may have; as
-	// Kubernetes writes quantities.
-	CPU, Memory, MemoryLimit string
+	Pod
 
 	// Deadline ends the Job, retries included, counted from its start.
 	Deadline time.Duration
+}
+
+// Pod is how a mover's pod is made, whatever restic does in it. Quantities are
+// as Kubernetes writes them, "" for none. The zero Pod stands for DefaultPod.
+type Pod struct {
+	CPU, Memory           string // asked for
+	CPULimit, MemoryLimit string // all that it may have
+	PriorityClass         string
+	PullSecrets           []string // that the image is pulled with
+	Tolerations           []Toleration
+	ServiceAccount        string // "" for the namespace's own default
+	// User is the uid that restic runs as. 0 is root, who may read the files
+	// of every owner and nothing else; any other reads what it may, and
+	// passes Pod Security's level restricted.
+	User int64
+	// CacheClaim is a claim that restic's cache lies on; "" for a folder of
+	// the node that goes with the pod and holds CacheSize at most.
+	CacheClaim, CacheSize string
 	// Keep is how long the Job stands once it has finished.
 	Keep time.Duration
+}
+
+// Toleration is a taint that a mover puts up with; "" is any value, any effect.
+type Toleration struct{ Key, Value, Effect string }
+
+// DefaultPod is what movers have unless they are asked to have something else.
+func DefaultPod() Pod { return Pod{CPU: "100m", Memory: "256Mi", MemoryLimit: "1Gi", Keep: keep} }
+
+// orDefault is p, or DefaultPod for the zero value.
+func (p Pod) orDefault() Pod {
+	if p.Keep == 0 {
+		return DefaultPod()
+	}
+	return p
 }
 
 // Env is one variable of a mover's environment.
@@ -94,6 +124,8 @@ type Backup struct {
 	Claim           string          // the clone's
 	NodeAffinity    json.RawMessage // nil for none
 	Deadline        time.Duration   // for restic itself
+	Pod             Pod
+	UploadLimit     int // KiB/s; 0 for none
 }
 
 // Job is the mover that makes the copy. What did not fit into the record's tag
@@ -113,10 +145,17 @@ func (b Backup) Job() (job Job, dropped []string, err error) {
 		"--host", Host(b.Repository.Cluster, s.Namespace, s.Claim),
 		"--time", s.Cut.UTC().Format(timeForm),
 	}
+	if b.Pod.User != 0 {
+		// Root's alone, on every ext4: it would make each copy a partial one.
+		args = append(args, "--exclude", path.Join(DataPath, "lost+found"))
+	}
+	if b.UploadLimit > 0 {
+		args = append(args, "--limit-upload", strconv.Itoa(b.UploadLimit))
+	}
 	for _, tag := range append(Tags(s), record...) {
 		args = append(args, "--tag", tag)
 	}
-	job, err = mover(b.Namespace, b.Name, b.Image, b.Repository, s.Run)
+	job, err = mover(b.Namespace, b.Name, b.Image, b.Repository, s.Run, b.Pod)
 	if err != nil {
 		return Job{}, nil, err
 	}
@@ -139,12 +178,13 @@ type Init struct {
 	// For is what {namespace} in the address stands for; "" where there is none.
 	For      string
 	Deadline time.Duration
+	Pod      Pod
 }
 
 // Job is the mover that makes the repository. One that is there already is
 // left as it is.
 func (i Init) Job() (Job, error) {
-	job, err := mover(i.Namespace, i.Name, i.Image, i.Repository, i.Run)
+	job, err := mover(i.Namespace, i.Name, i.Image, i.Repository, i.Run, i.Pod)
 	if err != nil {
 		return Job{}, err
 	}
@@ -156,20 +196,16 @@ func (i Init) Job() (Job, error) {
 }
 
 // mover is what all movers have in common.
-func mover(namespace, name, image string, r catalog.Repository, run catalog.Run) (Job, error) {
+func mover(namespace, name, image string, r catalog.Repository, run catalog.Run, pod Pod) (Job, error) {
 	if r.Secret == "" {
 		return Job{}, fmt.Errorf("repository %s has no Secret", r.Name)
 	}
 	return Job{
-		Namespace: namespace, Name: name, Image: image, Secret: r.Secret, Keep: keep,
+		Namespace: namespace, Name: name, Image: image, Secret: r.Secret, Pod: pod.orDefault(),
 		Labels:      catalog.Ours(catalog.RoleMover, run),
 		Annotations: catalog.HandsOff(),
 		Command:     []string{"/bin/sh", "-c", script, "backsnap"},
-		CPU:         "100m", Memory: "256Mi", MemoryLimit: "1Gi",
 		Env: []Env{
-			// Above this Go collects its garbage more often; below, restic is
-			// as fast as it can be.
-			{"GOMEMLIMIT", "870MiB"},
 			{"RESTIC_CACHE_DIR", CachePath},
 			// A line every two seconds: enough to show, little to keep.
 			{"RESTIC_PROGRESS_FPS", "0.5"},

@@ -68,14 +68,24 @@ func TestBackupJob(t *testing.T) {
 			"/data",
 		},
 		Env: []restic.Env{
-			{Name: "GOMEMLIMIT", Value: "870MiB"}, {Name: "RESTIC_CACHE_DIR", Value: "/cache"},
+			{Name: "RESTIC_CACHE_DIR", Value: "/cache"},
 			{Name: "RESTIC_PROGRESS_FPS", Value: "0.5"}, {Name: "TZ", Value: "UTC"}, {Name: "TMPDIR", Value: "/tmp"},
 			{Name: "BACKSNAP_NAMESPACE", Value: "shop"},
 		},
 		Secret: "main-secret", Claim: "clone", NodeAffinity: json.RawMessage(`{"required":{}}`),
-		CPU: "100m", Memory: "256Mi", MemoryLimit: "1Gi",
-		Deadline: 24*time.Hour + 30*time.Minute, Keep: 7 * 24 * time.Hour,
+		Pod:      restic.Pod{CPU: "100m", Memory: "256Mi", MemoryLimit: "1Gi", Keep: 7 * 24 * time.Hour},
+		Deadline: 24*time.Hour + 30*time.Minute,
 	}, job)
+}
+
+func TestUploadLimit(t *testing.T) {
+	b := backup(snapshot())
+	b.UploadLimit = 512
+	job, _, err := b.Job()
+	must(t, err)
+	if i := slices.Index(job.Args, "--limit-upload"); i < 0 || job.Args[i+1] != "512" {
+		t.Errorf("no upload limit among the arguments: %q", job.Args)
+	}
 }
 
 func TestInitJob(t *testing.T) {

@@ -15,10 +15,22 @@ type Sight struct {
 	Trouble *Trouble
 }
 
-// Trouble is what the cluster says is wrong, in its own words. It may pass.
+// Reasons of a Trouble that need an answer of their own. The others are the
+// cluster's words: ImagePullBackOff, Unschedulable, FailedMount, ...
+const (
+	PodSecurity = "PodSecurity"
+	Quota       = "Quota"
+	LimitRange  = "LimitRange"
+	OutOfMemory = "OOMKilled"
+)
+
+// Trouble is what the cluster says is wrong, in its own words.
 type Trouble struct {
-	Reason  string // ImagePullBackOff, Unschedulable, FailedMount, ...
+	Reason  string
 	Message string
+	Object  string // name of the quota that is meant; "" elsewhere
+	// Lasting: it does not pass by waiting.
+	Lasting bool
 }
 
 // String is `ImagePullBackOff: Back-off pulling image ...`.
@@ -28,6 +40,18 @@ func (t Trouble) String() string {
 	}
 	return t.Reason + ": " + t.Message
 }
+
+// Denied is the error of an object that the cluster does not admit.
+type Denied struct {
+	Trouble Trouble
+	Err     error
+}
+
+// Error is what the server said.
+func (d *Denied) Error() string { return d.Err.Error() }
+
+// Unwrap is the server's own error.
+func (d *Denied) Unwrap() error { return d.Err }
 
 // End is how a mover ended.
 type End struct {

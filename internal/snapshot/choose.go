@@ -68,7 +68,8 @@ func exclude(c catalog.Claim) string {
 }
 
 // class is the snapshot class for c: the one named by annotation or flag, the
-// driver's default, the driver's only one.
+// driver's default, the driver's only one. Where the classes may not be read
+// it is the one that is named, else "".
 func (p *planner) class(c catalog.Claim) (string, *Skip) {
 	no := func(format string, args ...any) (string, *Skip) {
 		return "", &Skip{
@@ -88,6 +89,8 @@ func (p *planner) class(c catalog.Claim) (string, *Skip) {
 	}
 	named := p.setting([]catalog.Claim{c}, catalog.AnnotationSnapshotClass, p.Class)
 	switch {
+	case slices.Contains(p.inv.Unread, catalog.KindClasses):
+		return named, nil // "" leaves the choice to the cluster
 	case named != "" && slices.Contains(ofDriver, named):
 		return named, nil
 	case named != "":

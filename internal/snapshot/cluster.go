@@ -39,7 +39,8 @@ type Cluster interface {
 	Complete(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error)
 	// Label writes the labels and annotations of s onto its VolumeSnapshot,
 	// if it is still the one with s.UID, and mirrors the labels to its
-	// content. That the content may not be written is no error.
+	// content. That the content may not be written is catalog.ErrUnmirrored,
+	// beside the labelled snapshot.
 	Label(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error)
 	// Delete removes s, if it is still the one with s.UID. That it is gone
 	// already is no error.

@@ -58,6 +58,16 @@ func (a *taking) notReady(ctx context.Context, snapshots []catalog.Snapshot, sta
 	}
 }
 
+// noClass is the failure of a snapshot whose class was left to the cluster,
+// which has no default for its driver. The snapshot-controller tries for ever.
+func (a *taking) noClass(s catalog.Snapshot) error {
+	return &catalog.Failure{
+		Code: catalog.CodeNoClass, Message: fmt.Sprintf("snapshot of %s not taken: %s", a, s.Err),
+		State: "app running, not frozen; what was unfinished is removed",
+		Next:  "ask for the name of a class of the volume's driver: " + a.again() + " --snapshot-class=NAME",
+	}
+}
+
 func lastWords(snapshots []catalog.Snapshot) string {
 	var words []string
 	for _, s := range snapshots {

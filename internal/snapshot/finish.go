@@ -68,11 +68,19 @@ func (a *taking) label(ctx context.Context, snapshots []catalog.Snapshot, taken 
 	periods := catalog.FreePeriods(snapshots[0].Cut.In(a.plan.Zone), a.claims(), taken)
 	labelled := make([]catalog.Snapshot, len(snapshots))
 	failed := make([]error, len(snapshots))
+	note := sync.OnceFunc(func() {
+		a.event(catalog.Event{Phase: catalog.PhaseSnapshot, State: catalog.Warning, Message: catalog.ErrUnmirrored.Error()})
+	})
 	var labelling sync.WaitGroup
 	for i, s := range snapshots {
 		labelling.Go(func() {
 			var err error
-			if labelled[i], err = a.cluster.Label(ctx, a.earned(a.app.Volumes[i], s, periods, ready)); err != nil {
+			labelled[i], err = a.cluster.Label(ctx, a.earned(a.app.Volumes[i], s, periods, ready))
+			if errors.Is(err, catalog.ErrUnmirrored) {
+				note()
+				err = nil
+			}
+			if err != nil {
 				failed[i] = fmt.Errorf("label %s: %w", s.Name, err)
 			}
 		})
@@ -105,7 +113,7 @@ func (a *taking) record(v Volume, s catalog.Snapshot, ready time.Time) *catalog.
 			AccessModes: c.AccessModes, VolumeMode: c.VolumeMode, FileSystem: c.FileSystem, NodeAffinity: c.NodeAffinity,
 		},
 		SnapshotClass: v.Class, RestoreSize: s.RestoreSize, TimeZone: a.plan.Zone.String(),
-		Consistency: a.consistency, Reason: a.reason, Barrier: a.barrier,
+		Consistency: a.consistency, Reason: a.reason, Barrier: a.barrier, User: a.app.User,
 		Requested: a.requested.UTC(), Cut: s.Cut.UTC(), Ready: ready.UTC(),
 	}
 	for _, p := range a.proofs {

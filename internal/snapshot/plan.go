@@ -78,7 +78,10 @@ type App struct {
 	Mounted   bool
 	Volumes   []Volume
 	Effort    Effort
-	Hook      *Hook // nil: no exec
+	// User is the uid that the pods run as which mount the volumes; nil where
+	// their specs do not say, or not the same.
+	User *int64
+	Hook *Hook // nil: no exec
 	// Reason says in words why there is a hook, or why not.
 	Reason string
 	// Err, where it is not nil, is why nothing of this app can be taken.

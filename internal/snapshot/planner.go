@@ -168,9 +168,27 @@ func (p *planner) app(group []catalog.Claim) (App, []Skip) {
 		app.Name = "pvc/" + group[0].Name
 	}
 	if len(cut) > 0 {
+		app.User = p.user(cut)
 		p.prepare(&app, cut)
 	}
 	return app, skips
+}
+
+// user is the uid that all containers run as which mount one of claims; nil if
+// there is no such one.
+func (p *planner) user(claims []catalog.Claim) (user *int64) {
+	for _, pod := range p.podsOf(claims) {
+		for _, c := range pod.Containers {
+			switch {
+			case len(mountsOf(c, claims)) == 0:
+			case c.User == nil || user != nil && *user != *c.User:
+				return nil
+			default:
+				user = c.User
+			}
+		}
+	}
+	return user
 }
 
 // prepare says what runs in app's pods before the volumes of the claims are

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -193,6 +194,9 @@ func (a *taking) await(ctx context.Context, snapshots []catalog.Snapshot, state 
 			}
 			done := seen[i] && wanted(snapshots[i])
 			snapshots[i], seen[i] = now, true
+			if a.app.Volumes[i].Class == "" && strings.Contains(now.Err, "default snapshot class") {
+				return false, a.noClass(now)
+			}
 			if !wanted(now) {
 				missing++
 			} else if !done {

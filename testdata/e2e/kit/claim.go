@@ -85,6 +85,7 @@ type Item struct {
 		State      string `json:"state"`
 		Snapshot   string `json:"resticSnapshot"`
 		Code       string `json:"code"`
+		Error      string `json:"error"`
 	} `json:"copies"`
 }
 

@@ -16,9 +16,24 @@ type Repository struct {
 // plugin's own `repo init`.
 func NewRepository(t testing.TB, password string) Repository {
 	t.Helper()
-	r := Repository{Name: "main", Namespace: Namespace(t), Bucket: Random("bucket"), Password: password}
+	return NewRepositoryIn(t, Namespace(t), password)
+}
+
+// NewRepositoryIn is NewRepository with its Secret in namespace.
+func NewRepositoryIn(t testing.TB, namespace, password string) Repository {
+	t.Helper()
+	r := Repository{Name: "main", Namespace: namespace, Bucket: Random("bucket"), Password: password}
 	r.Secret(t)
 	Must(t, "repo", "init", r.Name, "--backup-namespace", r.Namespace, "--cluster-name", "e2e")
+	return r
+}
+
+// In is the same repository with a Secret in another namespace too.
+func (r Repository) In(t testing.TB, namespace string) Repository {
+	t.Helper()
+	r.Namespace = namespace
+	r.Secret(t)
+	Kubectl(t, "annotate", "secret", r.Name, "-n", namespace, "backsnap.sh/cluster=e2e")
 	return r
 }
 
