@@ -82,8 +82,10 @@ func Namespaces(ctx context.Context, client kubernetes.Interface, namespaces []s
 			}
 		})
 	}
-	if err := pause(ctx, h.notice); err != nil {
-		return nil, nil, errors.Join(err, release())
+	if h.notice > 0 { // else ^C would be noticed here by chance
+		if err := pause(ctx, h.notice); err != nil {
+			return nil, nil, errors.Join(err, release())
+		}
 	}
 	return ctx, release, nil
 }
