@@ -66,6 +66,15 @@ func (p Plugin) Dump(nonce string, r DumpRequest) (Command, error) {
 	return p.command(stepDump, nonce, r.Run, seconds, barrier)
 }
 
+// Remove removes the dump of a run from dir, which is the Dir of its [Dump].
+// Read it with [ReadRemoval].
+func (p Plugin) Remove(nonce, run, dir string) (Command, error) {
+	if !runID.MatchString(run) {
+		return Command{}, fmt.Errorf("remove dump by %s: run id %q is not of [a-z0-9-]", p.Name, run)
+	}
+	return p.command(stepRemove, nonce, run, dir)
+}
+
 // Barrier forces everything the server has acknowledged onto the disk. Read it
 // with [ReadBarrier].
 func (p Plugin) Barrier(nonce string) (Command, error) {

@@ -30,6 +30,40 @@ func TestReplacedAndLeftDumpsAreRemoved(t *testing.T) {
 	})
 }
 
+// A dump that lies in a snapshot can be removed, and only that one. The next
+// dump does without it.
+func TestRemove(t *testing.T) {
+	remove := func(t *testing.T, b *box, run, dir string) (int, error) {
+		t.Helper()
+		out, stderr := b.exec(lookup(t, "postgres").Remove(nonce, run, dir))
+		t.Logf("%s%s", out, stderr)
+		return plugins.ReadRemoval(nonce, out)
+	}
+	shells(t, func(t *testing.T, b *box) {
+		fakePostgres(b, "shop")
+		dump, err := b.dump("postgres", "new")
+		must(t, err)
+		for _, name := range []string{".backsnap-newer-1.dump", ".backsnap-notes"} {
+			must(t, os.WriteFile(filepath.Join(b.volume, name), []byte("x"), 0o600))
+		}
+		n, err := remove(t, b, "new", dump.Dir)
+		must(t, err)
+		same(t, "files removed", n, len(dump.Parts))
+		same(t, "the volume", b.dumps(), []string{".backsnap-newer-1.dump", ".backsnap-notes"})
+		n, err = remove(t, b, "new", dump.Dir)
+		must(t, err)
+		same(t, "files removed the second time", n, 0)
+		_, err = b.dump("postgres", "next")
+		must(t, err)
+		same(t, "the volume after the next dump", b.dumps(), []string{".backsnap-dump.json", ".backsnap-next-1.dump", ".backsnap-next-2.dump", ".backsnap-notes"})
+		before := b.files("")
+		if _, err := remove(t, b, "new", dump.Dir); err != nil {
+			t.Error(err)
+		}
+		same(t, "the dump of another run", b.files(""), before)
+	})
+}
+
 // The old dump stands until the list names the new one, and what dead runs left
 // does not stand in its way.
 func TestDumpThatFailsRemovesOnlyLeftovers(t *testing.T) {

@@ -25,7 +25,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-//go:embed load.sh lib.sh */plugin.yaml */*.sh
+//go:embed load.sh lib.sh remove.sh */plugin.yaml */*.sh
 var builtin embed.FS
 
 // ErrUnknown is what [Lookup] wraps when there is no plugin of that name.
@@ -46,6 +46,8 @@ const (
 	stepProbe   = "probe"
 	stepDump    = "dump"
 	stepBarrier = "barrier"
+	// stepRemove is the same for every plugin: files lie where its dump said.
+	stepRemove = "remove"
 )
 
 // manifest is the form of plugin.yaml.
@@ -124,6 +126,9 @@ func read(fsys fs.FS, dir string) (Plugin, error) {
 		return Plugin{}, err
 	}
 	p := Plugin{Name: m.Name, Title: m.Title, nominate: m.Nominate, scripts: map[string]string{}}
+	if p.scripts[stepRemove], err = script(fsys, ".", []string{"remove.sh"}); err != nil {
+		return Plugin{}, fmt.Errorf("script %s: %w", stepRemove, err)
+	}
 	for step, files := range m.Scripts {
 		if p.scripts[step], err = script(fsys, dir, files); err != nil {
 			return Plugin{}, fmt.Errorf("script %s: %w", step, err)

@@ -63,6 +63,7 @@ scripts:
 			fsys := fstest.MapFS{
 				"load.sh":           {Data: []byte("load\n")},
 				"lib.sh":            {Data: []byte("# library\nset -u\n")},
+				"remove.sh":         {Data: []byte("rm\n")},
 				"redis/probe.sh":    {Data: []byte("# comment\n\n\techo '#'\n")},
 				"redis/greet.sh":    {Data: []byte("echo grüß\n")},
 				"redis/plugin.yaml": {Data: []byte(strings.Replace(good, c.old, c.new, 1))},
@@ -81,6 +82,7 @@ func TestCommandSendsScriptThenValues(t *testing.T) {
 	all, err := plugins.Load(fstest.MapFS{
 		"load.sh":           {Data: []byte("# loader\nload\n")},
 		"lib.sh":            {Data: []byte("# library\nset -u\n")},
+		"remove.sh":         {Data: []byte("rm -f x\n")},
 		"redis/dump.sh":     {Data: []byte("# comment\n\n\techo '#'\n")},
 		"redis/plugin.yaml": {Data: []byte("apiVersion: backsnap.sh/v1\nkind: Plugin\nname: redis\ntitle: Redis\nnominate: {images: [redis]}\nscripts: {probe: [dump.sh], dump: [dump.sh]}\n")},
 	})
@@ -89,6 +91,9 @@ func TestCommandSendsScriptThenValues(t *testing.T) {
 	must(t, err)
 	same(t, "argv", c.Argv, []string{"sh", "-c", `IFS= read -r n; eval "$(dd bs=1 count="$n" 2>/dev/null)"`})
 	same(t, "stdin", string(c.Stdin), "5\nload\n16\nset -u\necho '#'\n0a\nr-1\n90\nyes\n")
+	c, err = all[0].Remove("0a", "r-1", "/data dir")
+	must(t, err)
+	same(t, "stdin of remove", string(c.Stdin), "5\nload\n15\nset -u\nrm -f x\n0a\nr-1\n/data dir\n")
 }
 
 func TestCommandRefuses(t *testing.T) {
@@ -120,6 +125,22 @@ func TestCommandRefuses(t *testing.T) {
 	}
 }
 
+func TestRemoveRefuses(t *testing.T) {
+	p := lookup(t, "postgres")
+	for _, c := range []struct{ name, run, dir, want string }{
+		{"a run that is a path", "../x", "/data", `remove dump by postgres: run id "../x" is not of [a-z0-9-]`},
+		{"a folder with a newline", run, "/a\nb", `remove by postgres: value "/a\nb" does not fit on one line`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, err := p.Remove(nonce, c.run, c.dir)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			same(t, "error", err.Error(), c.want)
+		})
+	}
+}
+
 func TestNoncesDiffer(t *testing.T) {
 	a, b := plugins.NewNonce(), plugins.NewNonce()
 	if a == b || len(a) != 32 {
@@ -135,7 +156,7 @@ func TestShellcheck(t *testing.T) {
 	}
 	files, err := filepath.Glob("*/*.sh")
 	must(t, err)
-	shellcheck(t, nil, append([]string{"load.sh", "lib.sh"}, files...)...)
+	shellcheck(t, nil, append([]string{"load.sh", "lib.sh", "remove.sh"}, files...)...)
 	for _, plugin := range []string{"mysql", "postgres"} {
 		var whole bytes.Buffer
 		for _, name := range []string{"lib.sh", plugin + "/server.sh", plugin + "/probe.sh", plugin + "/dump.sh", plugin + "/barrier.sh"} {
@@ -145,6 +166,13 @@ func TestShellcheck(t *testing.T) {
 		}
 		shellcheck(t, whole.Bytes(), "--norc", "-")
 	}
+	var remove bytes.Buffer
+	for _, name := range []string{"lib.sh", "remove.sh"} {
+		text, err := os.ReadFile(name)
+		must(t, err)
+		remove.Write(text)
+	}
+	shellcheck(t, remove.Bytes(), "-")
 }
 
 func shellcheck(t *testing.T, stdin []byte, args ...string) {

@@ -134,6 +134,18 @@ func ReadBarrier(nonce string, stdout []byte) (Barrier, error) {
 	return *f.barrier(), f.err
 }
 
+// ReadRemoval reads what the command of [Plugin.Remove] printed: how many files
+// of the dump are gone, its list not counted. The error is an [*Error], or
+// wraps [ErrTruncated].
+func ReadRemoval(nonce string, stdout []byte) (int, error) {
+	f, err := readFields(nonce, stdout)
+	if err != nil {
+		return 0, err
+	}
+	n := int(f.number("removed"))
+	return n, f.err
+}
+
 // Done reports whether stdout holds the end line, so that nothing more will
 // come and standard input may be closed.
 func Done(nonce string, stdout []byte) bool {

@@ -64,12 +64,19 @@ func TestReadBarrier(t *testing.T) {
 	same(t, "barrier", got, plugins.Barrier{How: "replica"})
 }
 
+func TestReadRemoval(t *testing.T) {
+	got, err := plugins.ReadRemoval(nonce, said("0", "removed=3"))
+	must(t, err)
+	same(t, "files", got, 3)
+}
+
 // everyRead gives stdout to each of the Read functions.
 func everyRead(stdout []byte) map[string]error {
 	_, probe := plugins.ReadProbe(nonce, stdout)
 	_, dump := plugins.ReadDump(nonce, stdout)
 	_, barrier := plugins.ReadBarrier(nonce, stdout)
-	return map[string]error{"probe": probe, "dump": dump, "barrier": barrier}
+	_, removal := plugins.ReadRemoval(nonce, stdout)
+	return map[string]error{"probe": probe, "dump": dump, "barrier": barrier, "removal": removal}
 }
 
 // Nothing that a cut connection can leave is taken for the whole.

@@ -27,6 +27,8 @@ import (
 var version = "v0.0.0-dev"
 
 func main() {
+	// That nobody reads our output any more must not end a run half-way.
+	signal.Ignore(syscall.SIGPIPE)
 	// Without a kubeconfig there is no cluster: client-go would try localhost:8080.
 	clientcmd.ClusterDefaults.Server = os.Getenv("KUBERNETES_MASTER")
 	ctx := interruptible(context.Background())

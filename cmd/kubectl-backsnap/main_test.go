@@ -122,6 +122,25 @@ func TestVersionAsksNobody(t *testing.T) {
 	}
 }
 
+// A reader that has enough, as head has, ends nothing.
+func TestOutputThatNobodyReads(t *testing.T) {
+	for _, args := range [][]string{{"options"}, {"version", "-o", "json"}, {"snapshot", "--help"}} {
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		reader.Close()
+		cmd := program(t, args...)
+		var errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = writer, &errs
+		err = cmd.Run()
+		writer.Close()
+		if err != nil || errs.Len() > 0 {
+			t.Errorf("%v: %v, %q", args, err, errs.String())
+		}
+	}
+}
+
 // ^C ends a request that is never answered.
 func TestInterrupt(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {

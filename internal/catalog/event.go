@@ -67,3 +67,15 @@ type Line struct {
 	About string    // `pod/NAME`, `job/NAME`
 	Text  string
 }
+
+// Notice is an Event object of the cluster: what controllers and drivers have
+// said of an object. Its words are theirs.
+type Notice struct {
+	Time    time.Time `json:"time"` // when it was said last
+	Type    string    `json:"type"` // Normal or Warning
+	Reason  string    `json:"reason"`
+	Object  string    `json:"object"` // `volumesnapshot/data-1`
+	Source  string    `json:"source,omitempty"`
+	Message string    `json:"message"`
+	Count   int       `json:"count"` // how often it was said
+}

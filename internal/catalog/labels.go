@@ -51,6 +51,16 @@ const (
 	AnnotationPlugin        = "backsnap.sh/plugin"
 )
 
+// Annotations of the programs that people come from, read and never written.
+const (
+	// AnnotationOperatorSchedule is that of the backsnap operator, on a claim
+	// or its namespace: a schedule, or empty to be left out.
+	AnnotationOperatorSchedule = "backsnap.skyb.it/schedule"
+	// AnnotationNoBackup is that of the first backsnap, on a claim: with any
+	// value it is left out.
+	AnnotationNoBackup = "skyb.it/backsnap-no-backup"
+)
+
 // Role says what an object of ours is that is no restore point. A snapshot
 // with a role is never listed, judged, counted or chosen.
 type Role string

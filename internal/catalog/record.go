@@ -42,13 +42,19 @@ type Record struct {
 	Barrier     string      `json:"barrier,omitempty"`       // what forced acknowledged data onto the disk
 	Dumps       []Dump      `json:"dumps,omitempty"`         // those that lie in this volume
 
+	// Wanted are the names of the repositories in which a copy was asked for,
+	// sorted; none where no copy was.
+	Wanted []string `json:"wanted,omitempty"`
+
 	// Requested, Cut and Ready: the request was sent; the storage took it (its
 	// own clock); the run saw it usable.
 	Requested time.Time `json:"requested"`
 	Cut       time.Time `json:"cut"`
 	Ready     time.Time `json:"ready"`
-	// Dumped is when the dump's proof was complete; zero without a dump.
-	Dumped time.Time `json:"dumped,omitzero"`
+	// DumpBegan and Dumped are when the dump began and when its proof was
+	// complete; zero without a dump.
+	DumpBegan time.Time `json:"dumpBegan,omitzero"`
+	Dumped    time.Time `json:"dumped,omitzero"`
 }
 
 // ClaimRecord is the source claim as it was at the cut.

@@ -8,48 +8,94 @@ import (
 )
 
 // Retain is how long a snapshot is to be kept: by the calendar, for which
-// prune's policy decides, or for a number of days from the day it was taken.
-// The zero value is no answer.
+// prune's policy decides; until every copy that was asked for is on record;
+// or for a time from its cut, which is whole days or any number of hours.
+// Exactly one field is set; the zero value is no answer.
 type Retain struct {
 	Calendar bool
-	Days     int // more than 0 where Calendar is false
+	Copied   bool
+	Days     int
+	Hours    int
 }
 
-// ParseRetain reads `calendar` or a number of days, `30d`.
+// ParseRetain reads `calendar`, `copied`, a number of days, `30d`, or of
+// hours, `12h`.
 func ParseRetain(s string) (Retain, error) {
-	if s == "calendar" || s == "daily_weekly_monthly" { // backup-ns's spelling
+	switch s {
+	case "calendar", "daily_weekly_monthly": // the latter is backup-ns's spelling
 		return Retain{Calendar: true}, nil
+	case "copied":
+		return Retain{Copied: true}, nil
 	}
-	text, ok := strings.CutSuffix(s, "d")
-	days, err := strconv.ParseUint(text, 10, 16)
-	if !ok || err != nil || days < 1 || days > 36500 {
-		return Retain{}, fmt.Errorf("retain %q: want calendar, or days such as 30d", s)
+	if n, ok := count(s, "d", 36500); ok {
+		return Retain{Days: n}, nil
 	}
-	return Retain{Days: int(days)}, nil
+	if n, ok := count(s, "h", 24*36500); ok {
+		return Retain{Hours: n}, nil
+	}
+	return Retain{}, fmt.Errorf("retain %q: want days such as 30d, hours such as 12h, calendar or copied", s)
+}
+
+// count reads a number from 1 to most with that unit.
+func count(s, unit string, most uint64) (int, bool) {
+	text, ok := strings.CutSuffix(s, unit)
+	n, err := strconv.ParseUint(text, 10, 32)
+	return int(n), ok && err == nil && n >= 1 && n <= most
 }
 
 // String is what ParseRetain reads.
 func (r Retain) String() string {
-	if r.Calendar {
+	switch {
+	case r.Calendar:
 		return "calendar"
+	case r.Copied:
+		return "copied"
+	case r.Hours > 0:
+		return strconv.Itoa(r.Hours) + "h"
 	}
 	return strconv.Itoa(r.Days) + "d"
 }
 
-// Label is the value of LabelRetain: `calendar` or `days`.
+// Label is the value of LabelRetain: `calendar`, `copied` or `days`, which
+// stands for hours too.
 func (r Retain) Label() string {
-	if r.Calendar {
+	switch {
+	case r.Calendar:
 		return "calendar"
+	case r.Copied:
+		return "copied"
 	}
 	return "days"
 }
 
 // DeleteAfter is the value of LabelDeleteAfter for a snapshot cut at t in the
-// run's time zone: the last day on which it is kept, `2026-11-29`; "" for
-// the calendar, whose date prune sets.
+// run's time zone: the last day on which it is kept, `2026-11-29`; for hours
+// the moment in UTC, `20261123T092000Z`; "" for the calendar and for copied,
+// whose date prune sets.
 func (r Retain) DeleteAfter(t time.Time) string {
-	if r.Calendar {
+	switch {
+	case r.Calendar || r.Copied:
 		return ""
+	case r.Hours > 0:
+		return t.Add(time.Duration(r.Hours) * time.Hour).UTC().Format(deleteMoment)
 	}
 	return t.AddDate(0, 0, r.Days).Format(time.DateOnly)
+}
+
+// deleteMoment is the form of LabelDeleteAfter where it is no whole day: a
+// label's value may hold no colon.
+const deleteMoment = "20060102T150405Z"
+
+// ReadDeleteAfter is the moment from which a snapshot with that value of
+// LabelDeleteAfter is kept no longer: the end of the day in zone, or the
+// moment itself. Anything else is an error.
+func ReadDeleteAfter(value string, zone *time.Location) (time.Time, error) {
+	if t, err := time.Parse(deleteMoment, value); err == nil {
+		return t, nil
+	}
+	day, err := time.ParseInLocation(time.DateOnly, value, zone)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%s %q: want 2026-11-29 or 20261123T092000Z", LabelDeleteAfter, value)
+	}
+	return day.AddDate(0, 0, 1), nil
 }

@@ -200,6 +200,28 @@ func (s Snapshot) CopyIn(repository string) (Copy, bool) {
 	return s.Copies[i], true
 }
 
+// MissingCopies are the names of the repositories in which a copy was asked
+// for and is not on record, sorted. Without a record nobody knows: nil.
+func (s Snapshot) MissingCopies() []string {
+	if s.Record == nil {
+		return nil
+	}
+	var missing []string
+	for _, name := range s.Record.Wanted {
+		if _, there := s.CopyIn(name); !there {
+			missing = append(missing, name)
+		}
+	}
+	return missing
+}
+
+// FullyCopied reports whether copies were asked for and all of them are on
+// record: what is retained as `copied` has then done its work. A snapshot of
+// which nobody knows what was asked is never fully copied.
+func (s Snapshot) FullyCopied() bool {
+	return s.Record != nil && len(s.Record.Wanted) > 0 && len(s.MissingCopies()) == 0
+}
+
 // WithPeriods is s standing for those periods. The map is copied.
 func (s Snapshot) WithPeriods(periods map[Period]string) Snapshot {
 	s.Periods = maps.Clone(periods)

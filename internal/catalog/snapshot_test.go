@@ -198,3 +198,34 @@ func ns(t *testing.T, clock string) time.Time {
 	}
 	return moment
 }
+
+// What is kept until it is copied may go once every copy that was asked for is
+// on record, and never for want of knowing what was asked.
+func TestFullyCopied(t *testing.T) {
+	in := func(names ...string) (copies []catalog.Copy) {
+		for _, name := range names {
+			copies = append(copies, catalog.Copy{Repository: name})
+		}
+		return copies
+	}
+	wanted := func(names ...string) *catalog.Record { return &catalog.Record{Wanted: names} }
+	for _, c := range []struct {
+		name    string
+		s       catalog.Snapshot
+		missing []string
+		full    bool
+	}{
+		{"no record", catalog.Snapshot{Copies: in("main")}, nil, false},
+		{"nothing asked for", catalog.Snapshot{Record: wanted(), Copies: in("main")}, nil, false},
+		{"none made", catalog.Snapshot{Record: wanted("cold", "main")}, []string{"cold", "main"}, false},
+		{"one made", catalog.Snapshot{Record: wanted("cold", "main"), Copies: in("main", "other")}, []string{"cold"}, false},
+		{"all made", catalog.Snapshot{Record: wanted("cold", "main"), Copies: in("main", "cold")}, nil, true},
+	} {
+		if diff := cmp.Diff(c.missing, c.s.MissingCopies()); diff != "" {
+			t.Errorf("%s: missing (-want +got):\n%s", c.name, diff)
+		}
+		if got := c.s.FullyCopied(); got != c.full {
+			t.Errorf("%s: fully copied %t", c.name, got)
+		}
+	}
+}

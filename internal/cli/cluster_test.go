@@ -43,9 +43,17 @@ func newCluster(w *world, now func() time.Time, interrupt func()) *cluster {
 // settle waits until nothing moves any more, and writes the snapshots back.
 func (c *cluster) settle() {
 	c.storing.Wait()
+	began := c.w.Snapshots
 	c.w.Snapshots = nil
-	for _, s := range c.snapshots {
-		c.w.Snapshots = append(c.w.Snapshots, worldSnapshotOf(s))
+	for name, s := range c.snapshots {
+		left := worldSnapshotOf(s)
+		if i := slices.IndexFunc(began, func(b worldSnapshot) bool { return b.Name == name && b.Record != nil }); i >= 0 {
+			left.Record, left.App, left.Reason, left.Wanted = began[i].Record, "", "", nil
+		}
+		if i := slices.IndexFunc(began, func(b worldSnapshot) bool { return b.Name == name }); i >= 0 {
+			left.Events = began[i].Events
+		}
+		c.w.Snapshots = append(c.w.Snapshots, left)
 	}
 }
 
@@ -131,6 +139,24 @@ func (c *cluster) Snapshots(_ context.Context, scope catalog.Scope) ([]catalog.S
 	return found, c.broken()
 }
 
+func (c *cluster) Notices(_ context.Context, snapshots []catalog.Snapshot) (map[string][]catalog.Notice, error) {
+	found := map[string][]catalog.Notice{}
+	for _, s := range c.w.Snapshots {
+		for _, text := range s.Events {
+			kind, rest, _ := strings.Cut(text, " ")
+			reason, message, _ := strings.Cut(rest, ": ")
+			_, name := split(s.Name)
+			found["uid-"+name] = append(found["uid-"+name], catalog.Notice{
+				Time: s.Cut.Add(time.Second), Type: kind, Reason: reason, Object: "volumesnapshot/" + name, Source: "snapshot-controller", Message: message, Count: 2,
+			})
+		}
+	}
+	if slices.Contains(c.w.Missing, "list events in shop") {
+		return found, &catalog.Failure{Code: catalog.CodeForbidden, Message: "list events in shop: you may not list events in shop"}
+	}
+	return found, c.broken()
+}
+
 func (c *cluster) Version(context.Context) (string, error) { return "v1.36.3", c.broken() }
 
 func (c *cluster) Exec(ctx context.Context, ref catalog.ContainerRef, _ []string, stdin io.Reader, stdout, stderr io.Writer) error {
@@ -146,6 +172,10 @@ func (c *cluster) Exec(ctx context.Context, ref catalog.ContainerRef, _ []string
 	mount := "/" + pod.Claims[0]
 	if s.step == "probe" {
 		return pod.Database.probe(s, mount)
+	}
+	if s.step == "remove" {
+		c.did("remove dump of %s from %s of %s", s.values[1], s.values[2], pod.Name)
+		return pod.Database.remove(s)
 	}
 	c.did("dump by %s in %s, %s seconds, barrier %s", s.plugin, pod.Name, s.values[2], s.values[3])
 	c.reached("dump")
@@ -176,6 +206,20 @@ func (c *cluster) Create(ctx context.Context, s catalog.Snapshot) (catalog.Snaps
 	return s, nil
 }
 
+// later brings the snapshots that come while somebody watches.
+func (c *cluster) later() {
+	for i, s := range c.w.Later {
+		time.Sleep(time.Second)
+		c.change(func() {
+			v := s.snapshot(c.w)
+			v.ResourceVersion = fmt.Sprint(i + 1)
+			c.snapshots[s.Name] = v
+		})
+	}
+	time.Sleep(time.Second)
+	c.interrupt()
+}
+
 // store is what the storage does with a snapshot.
 func (c *cluster) store(s catalog.Snapshot) {
 	key := s.Namespace + "/" + s.Name
@@ -199,11 +243,14 @@ func (c *cluster) store(s catalog.Snapshot) {
 }
 
 func (c *cluster) Await(ctx context.Context, namespace string, done func([]catalog.Snapshot) (bool, error)) error {
+	if len(c.w.Later) > 0 {
+		c.storing.Go(c.later)
+	}
 	for {
 		c.mu.Lock()
 		changed, all := c.changed, []catalog.Snapshot(nil)
 		for _, s := range c.snapshots {
-			if s.Namespace == namespace {
+			if s.Namespace == namespace || namespace == "" {
 				all = append(all, s)
 			}
 		}
@@ -389,7 +436,10 @@ func (l *resticLog) Read(p []byte) (int, error) {
 
 func (l *resticLog) Close() error { return nil }
 
-func (c *cluster) Movers(context.Context, string) ([]restic.Mover, error) {
+func (c *cluster) Movers(_ context.Context, namespace string) ([]restic.Mover, error) {
+	if namespace != "backsnap" {
+		c.did("movers were looked for in %s", namespace)
+	}
 	var found []restic.Mover
 	for _, m := range c.w.Movers {
 		namespace, name := split(m.Snapshot)

@@ -82,8 +82,10 @@ func scripts() map[int]knownScript {
 		add("probe", p.Name, "0\n", probe)
 		dump, _ := p.Dump("0", plugins.DumpRequest{Run: "r", Timeout: time.Second})
 		add("dump", p.Name, "0\nr\n1\nno\n", dump)
+		remove, _ := p.Remove("0", "r", "/")
+		add("remove", "", "0\nr\n/\n", remove) // one script for all plugins
 	}
-	if len(known) != 2*len(all) {
+	if len(known) != 2*len(all)+1 {
 		panic("two scripts of one length")
 	}
 	return known
@@ -115,6 +117,13 @@ func (d *database) probe(s *script, mount string) error {
 	} {
 		s.line(line)
 	}
+	s.end(0)
+	return nil
+}
+
+func (d *database) remove(s *script) error {
+	s.begin()
+	s.line("removed=1")
 	s.end(0)
 	return nil
 }

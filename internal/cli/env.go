@@ -24,6 +24,9 @@ type Cluster interface {
 	offsite.Cluster
 	// Snapshots are all that carry our labels in scope, by namespace and name.
 	Snapshots(ctx context.Context, scope catalog.Scope) ([]catalog.Snapshot, error)
+	// Notices are what the cluster has said of snapshots, by UID, oldest first.
+	// What may be read comes beside a failure of CodeForbidden for what may not.
+	Notices(ctx context.Context, snapshots []catalog.Snapshot) (map[string][]catalog.Notice, error)
 	// Repositories are those whose Secrets lie in the backup namespace, by name.
 	Repositories(ctx context.Context, namespace string) ([]catalog.Repository, error)
 	// Holdings are the namespaces in scope that runs hold, by name.

@@ -10,7 +10,7 @@ import (
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 )
 
-// The exit codes. They are API.
+// The exit codes. They are API; exitTable says what each means.
 const (
 	exitOK           = 0
 	exitFailed       = 1
@@ -24,6 +24,25 @@ const (
 	exitPassword     = 12
 	exitInterrupted  = 130
 )
+
+// exitTable is what `help exit-codes` and the README say: the meaning of each
+// code, and what a CronJob is to do.
+var exitTable = []struct {
+	code             int
+	meaning, cronJob string
+}{
+	{exitOK, "everything asked for was done; claims that somebody left out are no failure", ""},
+	{exitFailed, "failed, nothing usable from this run", "retry"},
+	{exitUsage, "wrong usage: command line, environment or annotation", "fail at once"},
+	{exitPartial, "partial: some targets failed or were skipped, others are protected", "fail at once: the next run takes what is missing"},
+	{exitPrecondition, "a precondition is missing (API, class, rights, policy), nothing changed", "fail at once"},
+	{exitRefused, "refused: declined, no --yes, or a safety brake", "fail at once"},
+	{exitTimeout, "timed out or busy; work may go on in the cluster", "fail at once"},
+	{exitNoRepository, "the repository does not exist", "fail at once"},
+	{exitLocked, "the repository is locked", "retry"},
+	{exitPassword, "the repository's password is wrong", "fail at once"},
+	{exitInterrupted, "interrupted", ""},
+}
 
 // exits is the exit code of each kind of failure.
 var exits = map[catalog.Code]int{

@@ -30,6 +30,22 @@ func TestExitsOfCodes(t *testing.T) {
 	}
 }
 
+// Every exit code that a failure can have is in the table that people read.
+func TestEveryExitCodeIsExplained(t *testing.T) {
+	explained := map[int]bool{}
+	for _, code := range cli.ExplainedExits() {
+		if explained[code] {
+			t.Errorf("exit code %d is explained twice", code)
+		}
+		explained[code] = true
+	}
+	for kind, code := range cli.Exits {
+		if !explained[code] {
+			t.Errorf("exit code %d of %s is not explained", code, kind)
+		}
+	}
+}
+
 // Every code that the program knows has an exit code and a section in the
 // documentation, and every section belongs to a code.
 func TestEveryCodeIsDocumented(t *testing.T) {

@@ -18,3 +18,11 @@ var (
 	Size       = size
 	Span       = span
 )
+
+// ExplainedExits are the exit codes that exitTable has.
+func ExplainedExits() (codes []int) {
+	for _, row := range exitTable {
+		codes = append(codes, row.code)
+	}
+	return codes
+}

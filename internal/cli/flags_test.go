@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -29,7 +30,11 @@ func shopWorld() *world {
 		Repositories: []worldRepository{{Name: "main", Address: "s3:s3.example.com/acme", Cluster: "prod-eu"}, {Name: "new", Address: "s3:s3.example.com/new", Cluster: "prod-eu"}},
 		Snapshots: []worldSnapshot{
 			{Name: "crm/data-1", Claim: "crm/data", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "days"},
-			{Name: "shop/data-1", Claim: "shop/data", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "calendar"},
+			{Name: "shop/data-1", Claim: "shop/data", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "calendar", Cut: time.Date(2026, 11, 21, 1, 15, 59, 0, time.UTC)},
+			{
+				Name: "shop/data-mysql-0-20261121-011500-p9aa", Claim: "shop/data-mysql-0", App: "statefulset/mysql", Run: "20261121-011500-p9aa", Consistency: "application", Retain: "calendar",
+				Cut: time.Date(2026, 11, 21, 1, 15, 42, 0, time.UTC), RestoreSize: "10Gi",
+			},
 		},
 		Held: []string{"crm/20261122-011500-x7k2", "shop/20261122-011500-x7k2"},
 	}
@@ -61,6 +66,9 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"mover-service-account":       {"", "--mover-service-account=uploader", "ServiceAccount:uploader"},
 			"mover-toleration":            {"", "--mover-toleration=a=b:NoExecute", "{Key:a Value:b Effect:NoExecute}"},
 			"mover-ttl":                   {"", "--mover-ttl=1h", "Keep:1h0m0s"},
+			"exclude-namespace":           {"-A", "--exclude-namespace=c*", "skipped  crm/data: its namespace is left out"},
+			"field-selector":              {"", "--field-selector=metadata.name=none", "no PersistentVolumeClaim is selected"},
+			"filename":                    {"--repository=none", "-f testdata/manifests/more", "protected=1 "},
 			"lock-dir":                    {"", "--lock-dir=/slots", `slots in "/slots"`},
 			"lock-slots":                  {"", "--lock-slots=2", "2 slots"},
 			"lock-timeout":                {"", "--lock-timeout=9m", "wait 9m0s"},
@@ -70,6 +78,8 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"plugin":                      {"", "--plugin=postgres", "dump by plugin postgres"},
 			"progress":                    {"", "--progress=json", `"type":"progress"`},
 			"quiet":                       {"", "-q", ")\n--\n--\n"},
+			"recursive":                   {"-f testdata/manifests", "-R", "uploads-20261122-011500-x7k2 created"},
+			"remove-dump":                 {"", "--remove-dump", "remove dump of 20261122-011500-x7k2 from /data of shop/mysql-0"},
 			"repository":                  {"", "--repository=new", "app-consistent, off-site 3ac951c2"},
 			"restic-image":                {"", "--restic-image=registry.example.com/restic", "image registry.example.com/restic"},
 			"retain":                      {"", "--retain=3d", `deleteAfter: "2026-11-25"`},
@@ -96,10 +106,28 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 		"list": {
 			"all-namespaces":              {"", "-A", "NAMESPACE"},
 			"allow-missing-template-keys": {"-o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
+			"exclude-namespace":           {"", "--exclude-namespace=s*", "No restore points found"},
+			"field-selector":              {"", "--field-selector=metadata.name=none", "No restore points found"},
+			"filename":                    {"", "-f testdata/manifests/more", "No restore points found"},
 			"no-headers":                  {"", "--no-headers", "exit 0\ndata-1"},
 			"output":                      {"", "-o name", "volumesnapshot.snapshot.storage.k8s.io/data-1"},
+			"recursive":                   {"-f testdata -o name", "-R", "volumesnapshot.snapshot.storage.k8s.io/data-1"},
 			"selector":                    {"", "-l backsnap.sh/retain=days", "No restore points found"},
+			"sort-by":                     {"-o name", "--sort-by=.cut", "exit 0\nvolumesnapshot.snapshot.storage.k8s.io/data-mysql-0"},
 			"template":                    {"-o go-template", "--template={{.kind}}", "RestorePointList"},
+			"watch":                       {"-o json", "-w", "}\n{\n"},
+		},
+		"describe": {
+			"all-namespaces":              {"run/20261121-011500-p9aa", "-A", "Namespace:         crm"},
+			"allow-missing-template-keys": {"data -o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
+			"backup-namespace":            {"data", "--backup-namespace=elsewhere", "movers were looked for in elsewhere"},
+			"exclude-namespace":           {"data", "--exclude-namespace=s*", "no restore point of pvc/data"},
+			"field-selector":              {"data", "--field-selector=metadata.name=none", "no restore point of pvc/data"},
+			"filename":                    {"", "-f testdata/manifests", "exit 0\nName:              data-1"},
+			"output":                      {"data", "-o name", "volumesnapshot.snapshot.storage.k8s.io/data-1"},
+			"recursive":                   {"-f testdata/manifests -o name", "-R", "no restore point of pvc/uploads"},
+			"selector":                    {"data", "-l backsnap.sh/retain=days", "no restore point of pvc/data"},
+			"template":                    {"data -o go-template", "--template={{.kind}}", "RestorePointList"},
 		},
 		"logs": {
 			"all-namespaces":   {"run/20261110-011500-left", "-A", "crm/data  asked for"},
@@ -202,6 +230,9 @@ func observe(t *testing.T, name, args string) string {
 			Name: "left-1", Parts: []string{"job"}, Run: "20261110-011500-left", Snapshot: "shop/left", Claim: "shop/data", Repository: "main",
 			Log: []string{`{"message_type":"status","seconds_elapsed":1,"total_bytes":100,"bytes_done":50}`},
 		})
+	}
+	if name == "list" {
+		w.Later = []worldSnapshot{{Name: "shop/later", Claim: "shop/data", Run: "20261122-011500-p9aa"}}
 	}
 	code, stdout, stderr := invoke(t, w, nil, append(strings.Fields(name), strings.Fields(args)...)...)
 	left, err := yaml.Marshal(w)

@@ -2,8 +2,15 @@ package cli_test
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+
+	"sigs.k8s.io/yaml"
 
 	"github.com/backsnap/kubectl-backsnap/internal/cli"
 )
@@ -24,13 +31,37 @@ func TestHelpIsKubectls(t *testing.T) {
 	}
 }
 
-// examples are the command lines in the help of all commands.
-func examples() []string {
+// examples are the command lines in the help of all commands, and those of the
+// documentation that hold no placeholder.
+func examples(t *testing.T) []string {
+	t.Helper()
 	var lines []string
+	add := func(text string) {
+		for line := range strings.Lines(text) {
+			line = strings.TrimPrefix(strings.TrimSpace(line), "$ ")
+			if args, ok := strings.CutPrefix(line, "kubectl backsnap "); ok {
+				args, _, _ = strings.Cut(args, " #")
+				lines = append(lines, strings.TrimSpace(args))
+			}
+		}
+	}
 	for _, cmd := range commandsOf(cli.New(&cli.Env{Getenv: func(string) string { return "" }})) {
-		for line := range strings.Lines(cmd.Example) {
-			if args, ok := strings.CutPrefix(strings.TrimSpace(line), "kubectl backsnap "); ok {
-				lines = append(lines, args)
+		add(cmd.Example)
+	}
+	files, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inline := regexp.MustCompile("`(kubectl backsnap [^`]+)`")
+	for _, file := range append(files, "../../README.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		add(string(text))
+		for _, found := range inline.FindAllStringSubmatch(string(text), -1) {
+			if !regexp.MustCompile(`[A-Z]{2}|[|\[]|\.\.\.`).MatchString(found[1]) {
+				add(found[1])
 			}
 		}
 	}
@@ -38,8 +69,8 @@ func examples() []string {
 }
 
 func TestExamplesRun(t *testing.T) {
-	lines := examples()
-	if len(lines) < 8 {
+	lines := examples(t)
+	if len(lines) < 20 {
 		t.Fatalf("only %d examples: %q", len(lines), lines)
 	}
 	for _, args := range lines {
@@ -50,9 +81,66 @@ func TestExamplesRun(t *testing.T) {
 	}
 }
 
+// What a script reads on standard output is one document that parses, whatever
+// became of the command.
+func TestDocumentsParse(t *testing.T) {
+	for _, line := range append(examples(t), "snapshot nothing", "snapshot -A --consistency=application", "list -n empty") {
+		args := strings.Fields(line)
+		if slices.Contains(args, "-o") || slices.Contains(args, "--help") || args[0] == "help" || args[0] == "options" || args[0] == "logs" {
+			continue
+		}
+		for _, format := range []string{"json", "yaml", "name"} {
+			_, stdout, stderr := invoke(t, shopWorld(), nil, append(slices.Clone(args), "-o", format)...)
+			var doc map[string]any
+			switch format {
+			case "json":
+				if err := json.Unmarshal([]byte(stdout), &doc); err != nil || doc["kind"] == nil {
+					t.Errorf("%s -o json: %v\n%s%s", line, err, stdout, stderr)
+				}
+			case "yaml":
+				if err := yaml.Unmarshal([]byte(stdout), &doc); err != nil || doc["kind"] == nil {
+					t.Errorf("%s -o yaml: %v\n%s%s", line, err, stdout, stderr)
+				}
+			case "name":
+				if args[0] != "version" && stdout != "" && !regexp.MustCompile(`^([a-z.0-9]+/[a-z.0-9-]+\n)+$`).MatchString(stdout) {
+					t.Errorf("%s -o name:\n%s", line, stdout)
+				}
+			}
+		}
+	}
+}
+
+// gone is a pipe that nobody reads any more.
+type gone struct{ tries int }
+
+func (g *gone) Write([]byte) (int, error) {
+	g.tries++
+	return 0, &os.PathError{Op: "write", Path: "|1", Err: syscall.EPIPE}
+}
+
+// That nobody reads its output is no reason for a run to stop half-way, nor for
+// another exit code.
+func TestAPipeThatIsClosed(t *testing.T) {
+	getenv := func(name string) string { return map[string]string{"NOW": "2026-11-22T01:15:00Z", "TZ": "UTC"}[name] }
+	for _, mode := range []string{"plain", "json", "none"} {
+		w, out, errs := shopWorld(), &gone{}, &gone{}
+		code := command{args: []string{"snapshot", "-n", "shop", "--progress=" + mode}, world: w, getenv: getenv, out: out, err: errs}.run(t)
+		made := slices.ContainsFunc(w.Snapshots, func(s worldSnapshot) bool { return s.Consistency == "application" && len(s.Copies) == 2 })
+		if code != 0 || !made || out.tries == 0 {
+			t.Errorf("%s: exit %d, %d writes, left %+v", mode, code, out.tries, w.Snapshots)
+		}
+	}
+	out := &gone{}
+	w := shopWorld()
+	w.Later = []worldSnapshot{{Name: "shop/later", Claim: "shop/data", Run: "20261122-011500-p9aa"}}
+	if code := (command{args: []string{"list", "-w", "-o", "name"}, world: w, getenv: getenv, out: out, err: &gone{}}).run(t); code != 0 || out.tries != 2 {
+		t.Errorf("list -w: exit %d, %d writes", code, out.tries)
+	}
+}
+
 // In a pipe there is no control character, and lines can be taken apart.
 func TestPipes(t *testing.T) {
-	lines := append(examples(), "version", "options", "snapshot nothing", "snapshot --retain=x", "nonsense", "snapshot -A --consistency=application")
+	lines := append(examples(t), "version", "options", "snapshot nothing", "snapshot --retain=x", "nonsense", "snapshot -A --consistency=application")
 	for _, line := range lines {
 		for _, mode := range []string{"auto", "plain", "json", "none"} {
 			_, stdout, stderr := invoke(t, shopWorld(), map[string]string{"BACKSNAP_PROGRESS": mode, "TERM": "xterm"}, strings.Fields(line)...)

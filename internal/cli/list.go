@@ -3,26 +3,33 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
+	"k8s.io/kubectl/pkg/cmd/get"
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
-	"github.com/backsnap/kubectl-backsnap/internal/snapshot"
 )
 
 type listOptions struct {
 	scopeFlags
 	noHeaders bool
+	watch     bool
+	sortBy    string
 	output    *output
 }
 
@@ -33,21 +40,26 @@ const listExample = `
 	# Of the whole cluster, with driver, handle and run
 	kubectl backsnap list -A -o wide
 
+	# Those of one run, the largest last
+	kubectl backsnap list run/20261121-011500-p9aa --sort-by=.restoreSize
+
 	# Names for a pipe
 	kubectl backsnap list -n shop -o name`
 
 func newList(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 	o := &listOptions{}
 	cmd := &cobra.Command{
-		Use:     "list [TYPE/NAME | CLAIM | -l SELECTOR | -A]",
+		Use:     "list [TYPE/NAME | CLAIM | vs/NAME | run/ID | -l SELECTOR | -A]",
 		Aliases: []string{"ls"},
 		Short:   "List restore points: snapshots and their copies",
 		Long:    templates.LongDesc("List the restore points that the labels in the cluster tell of, newest first. A selector is matched against the labels of the VolumeSnapshots."),
 		Example: templates.Examples(listExample),
 		RunE:    func(cmd *cobra.Command, args []string) error { return runList(cmd, env, config, o, args) },
 	}
-	o.scopeFlags.add(cmd, "snapshots")
+	o.addSnapshots(cmd)
 	cmd.Flags().BoolVar(&o.noHeaders, "no-headers", false, "Leave the column names out")
+	cmd.Flags().StringVar(&o.sortBy, "sort-by", "", "`JSONPath` of what to sort by, of the documents that -o json shows, such as .cut")
+	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "Go on and show each that is new or changes, until ^C")
 	o.output = addOutput(cmd)
 	return withEnvironment(env, cmd)
 }
@@ -57,15 +69,14 @@ func runList(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags
 	if err != nil {
 		return usageError(cmd, err)
 	}
-	selects, err := o.selects()
-	if err != nil {
-		return usageError(cmd, err)
-	}
 	namespace, err := currentNamespace(config)
 	if err != nil {
 		return err
 	}
-	wanted, scope, err := o.targets(args, namespace)
+	chosen, err := o.choose(args, namespace)
+	if err == nil {
+		err = o.check()
+	}
 	if err != nil {
 		return usageError(cmd, err)
 	}
@@ -73,50 +84,88 @@ func runList(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags
 	if err != nil {
 		return err
 	}
-	found, err := restorePoints(cmd.Context(), cluster, scope, selects, wanted)
+	if o.watch {
+		return o.follow(cmd.Context(), env, cluster, printer, chosen)
+	}
+	found, err := restorePoints(cmd.Context(), cluster, chosen)
 	if err != nil {
 		return err
+	}
+	if err := sortBy(found, o.sortBy); err != nil {
+		return usageError(cmd, err)
 	}
 	if printer != nil {
 		return printDocument(env.Out, printer, listDocument(found))
 	}
-	return o.print(env, scope, found)
+	return o.print(env, chosen.scope, found)
 }
 
-// restorePoints are the snapshots of scope that are restore points, newest
-// first; those of one run stay together.
-func restorePoints(ctx context.Context, cluster Cluster, scope catalog.Scope, selects func(map[string]string) bool, wanted []snapshot.Target) ([]catalog.Snapshot, error) {
-	all, err := cluster.Snapshots(ctx, scope)
+func (o *listOptions) check() error {
+	if o.sortBy == "" {
+		return nil
+	}
+	if o.watch {
+		return errors.New("--sort-by together with --watch: what comes later cannot be sorted in")
+	}
+	_, err := get.RelaxedJSONPathExpression(o.sortBy)
+	return err
+}
+
+// sortBy sorts by a JSONPath of the snapshots' documents; "" leaves the order
+// as it is.
+func sortBy(found []catalog.Snapshot, field string) error {
+	if field == "" || len(found) == 0 {
+		return nil
+	}
+	objects := make([]runtime.Object, len(found))
+	for i, s := range found {
+		var err error
+		if objects[i], err = document(restorePointDocument(s)); err != nil {
+			return err
+		}
+	}
+	order, err := get.SortObjects(unstructured.UnstructuredJSONScheme, objects, field)
+	if err != nil {
+		return fmt.Errorf("sort by %q: %w", field, err)
+	}
+	unsorted := slices.Clone(found)
+	for i := range found {
+		found[i] = unsorted[order.OriginalPosition(i)]
+	}
+	return nil
+}
+
+// restorePoints are those that are chosen, newest first; those of one run stay
+// together.
+func restorePoints(ctx context.Context, cluster Cluster, chosen selection) ([]catalog.Snapshot, error) {
+	all, err := cluster.Snapshots(ctx, chosen.scope)
 	if err != nil {
 		return nil, err
 	}
-	found := slices.DeleteFunc(all, func(s catalog.Snapshot) bool {
-		return s.Role != "" || selects != nil && !selects(s.Labels()) || !isWanted(s, wanted)
-	})
+	return chosen.restorePoints(all), nil
+}
+
+// restorePoints are those of all that are chosen, in the order of restorePoints.
+func (s selection) restorePoints(all []catalog.Snapshot) []catalog.Snapshot {
+	found := slices.DeleteFunc(all, func(v catalog.Snapshot) bool { return v.Role != "" || !s.snapshot(v) })
 	slices.SortStableFunc(found, func(a, b catalog.Snapshot) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(b.Run, a.Run), cmp.Compare(a.App(), b.App()), cmp.Compare(a.Claim, b.Claim))
 	})
-	return found, nil
+	return found
 }
 
-func isWanted(s catalog.Snapshot, wanted []snapshot.Target) bool {
-	return len(wanted) == 0 || slices.ContainsFunc(wanted, func(t snapshot.Target) bool {
-		switch {
-		case t.Kind == "namespace":
-			return s.Namespace == t.Name
-		case t.Kind == "pvc":
-			return s.Namespace == t.Namespace && s.Claim == t.Name
+func printSnapshotNames(w io.Writer, found []catalog.Snapshot) error {
+	for _, s := range found {
+		if _, err := fmt.Fprintf(w, "%s/%s\n", snapshotResource, s.Name); err != nil {
+			return err
 		}
-		return s.Namespace == t.Namespace && slices.Contains(strings.Split(s.App(), "+"), t.String())
-	})
+	}
+	return nil
 }
 
 func (o *listOptions) print(env *Env, scope catalog.Scope, found []catalog.Snapshot) error {
 	if o.output.format == "name" {
-		for _, s := range found {
-			fmt.Fprintf(env.Out, "%s/%s\n", snapshotResource, s.Name)
-		}
-		return nil
+		return printSnapshotNames(env.Out, found)
 	}
 	if len(found) == 0 {
 		where := "in the cluster"
@@ -126,10 +175,80 @@ func (o *listOptions) print(env *Env, scope catalog.Scope, found []catalog.Snaps
 		fmt.Fprintf(env.Err, "No restore points found %s.\n", where)
 		return nil
 	}
-	table := printers.NewTablePrinter(printers.PrintOptions{
+	return o.table(scope).PrintObj(listTable(found, env.Now()), env.Out)
+}
+
+func (o *listOptions) table(scope catalog.Scope) printers.ResourcePrinter {
+	return printers.NewTablePrinter(printers.PrintOptions{
 		NoHeaders: o.noHeaders, WithNamespace: scope.All || len(scope.Namespaces) > 1, Wide: o.output.format == "wide",
 	})
-	return table.PrintObj(listTable(found, env.Now()), env.Out)
+}
+
+// follow shows what there is, and then each restore point that is new or has
+// changed, until ctx is done or nobody reads any more.
+func (o *listOptions) follow(ctx context.Context, env *Env, cluster Cluster, printer printers.ResourcePrinter, chosen selection) error {
+	table := o.table(chosen.scope)
+	if printer != nil {
+		table = nil
+	}
+	shown := map[string]string{} // UID -> resourceVersion
+	show := func(all []catalog.Snapshot) error {
+		news := slices.DeleteFunc(chosen.restorePoints(all), func(s catalog.Snapshot) bool {
+			version, known := shown[s.UID]
+			shown[s.UID] = s.ResourceVersion
+			return known && version == s.ResourceVersion
+		})
+		switch {
+		case len(news) == 0:
+			return nil
+		case o.output.format == "name":
+			return printSnapshotNames(env.Out, news)
+		case table != nil:
+			return table.PrintObj(listTable(news, env.Now()), env.Out) // the headers once
+		}
+		for _, s := range news {
+			if err := printDocument(env.Out, printer, restorePointDocument(s)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	err := watch(ctx, cluster, chosen.scope, func(all []catalog.Snapshot) (bool, error) {
+		err := show(all)
+		return closed(env.Out), err
+	})
+	if errors.Is(err, context.Canceled) || catalog.Has(err, catalog.CodeInterrupted) {
+		return &finished{code: exitOK} // ^C is the way to end it
+	}
+	return err
+}
+
+// watch calls changed with the snapshots of scope and at each change of one,
+// never twice at once, until it says true or fails, or ctx is done.
+func watch(ctx context.Context, cluster Cluster, scope catalog.Scope, changed func([]catalog.Snapshot) (bool, error)) error {
+	namespaces := scope.Namespaces
+	if scope.All {
+		namespaces = []string{""}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var mu sync.Mutex
+	var watching sync.WaitGroup
+	for _, namespace := range namespaces {
+		watching.Go(func() {
+			err := cluster.Await(ctx, namespace, func(all []catalog.Snapshot) (bool, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				return changed(all)
+			})
+			cancel(err) // one is enough; without an error it was said to be over
+		})
+	}
+	watching.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) || catalog.CodeOf(err) != "" {
+		return err
+	}
+	return nil
 }
 
 // column is one of the table, with what it says of a snapshot.
@@ -230,6 +349,9 @@ type restorePointDoc struct {
 	Pinned      bool                      `json:"pinned,omitempty"`
 	Periods     map[catalog.Period]string `json:"periods,omitempty"`
 	Copies      []catalog.Copy            `json:"copies,omitempty"`
+	Class       string                    `json:"volumeSnapshotClass,omitempty"`
+	Content     string                    `json:"volumeSnapshotContent,omitempty"`
+	RestoreSize int64                     `json:"restoreSize,omitempty"`
 	Record      *catalog.Record           `json:"record,omitempty"`
 	Error       string                    `json:"error,omitempty"`
 }
@@ -244,11 +366,16 @@ type metadataDoc struct {
 func listDocument(found []catalog.Snapshot) restorePointList {
 	list := restorePointList{APIVersion: apiVersion, Kind: "RestorePointList", Items: []restorePointDoc{}}
 	for _, s := range found {
-		list.Items = append(list.Items, restorePointDoc{
-			APIVersion: apiVersion, Kind: "RestorePoint", Metadata: metadataDoc{s.Namespace, s.Name, s.UID, s.Labels()},
-			App: s.App(), Claim: s.Claim, Run: s.Run, Consistency: s.Consistency, Ready: s.Ready, Cut: s.Cut, Retain: s.Retain,
-			DeleteAfter: s.DeleteAfter, Pinned: s.Pinned, Periods: s.Periods, Copies: s.Copies, Record: s.Record, Error: s.Err,
-		})
+		list.Items = append(list.Items, restorePointDocument(s))
 	}
 	return list
+}
+
+func restorePointDocument(s catalog.Snapshot) restorePointDoc {
+	return restorePointDoc{
+		APIVersion: apiVersion, Kind: "RestorePoint", Metadata: metadataDoc{s.Namespace, s.Name, s.UID, s.Labels()},
+		App: s.App(), Claim: s.Claim, Run: s.Run, Consistency: s.Consistency, Ready: s.Ready, Cut: s.Cut, Retain: s.Retain,
+		DeleteAfter: s.DeleteAfter, Pinned: s.Pinned, Periods: s.Periods, Copies: s.Copies,
+		Class: s.Class, Content: s.Content, RestoreSize: s.RestoreSize, Record: s.Record, Error: s.Err,
+	}
 }

@@ -11,29 +11,42 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// TestReadmeHasTheFlags holds the README's tables against the real flags.
-// UPDATE=1 writes them.
-func TestReadmeHasTheFlags(t *testing.T) {
-	const file, from, to = "../../README.md", "<!-- flags: written by `make golden` -->\n", "<!-- end of flags -->"
+// TestReadmeIsGenerated holds what the README says of flags and exit codes
+// against the program. UPDATE=1 writes it.
+func TestReadmeIsGenerated(t *testing.T) {
+	const file = "../../README.md"
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, rest, found := strings.Cut(string(text), from)
-	tables, after, closed := strings.Cut(rest, to)
-	if !found || !closed {
-		t.Fatalf("README.md lacks %q or %q", from, to)
+	readme := string(text)
+	for part, want := range map[string]string{"flags": flagTables(New(&Env{Getenv: func(string) string { return "" }})), "exit codes": exitCodeTable()} {
+		from, to := "<!-- "+part+": written by `make golden` -->\n", "<!-- end of "+part+" -->"
+		before, rest, found := strings.Cut(readme, from)
+		got, after, closed := strings.Cut(rest, to)
+		if !found || !closed {
+			t.Fatalf("README.md lacks %q or %q", from, to)
+		}
+		if os.Getenv("UPDATE") != "" {
+			readme = before + from + want + to + after
+		} else if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: run make golden; -want +got:\n%s", part, diff)
+		}
 	}
-	want := flagTables(New(&Env{Getenv: func(string) string { return "" }}))
 	if os.Getenv("UPDATE") != "" {
-		if err := os.WriteFile(file, []byte(before+from+want+to+after), 0o644); err != nil {
+		if err := os.WriteFile(file, []byte(readme), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		return
 	}
-	if diff := cmp.Diff(want, tables); diff != "" {
-		t.Errorf("run make golden; -want +got:\n%s", diff)
+}
+
+func exitCodeTable() string {
+	var b strings.Builder
+	b.WriteString("\n| code | meaning | a CronJob is to |\n|---|---|---|\n")
+	for _, row := range exitTable {
+		fmt.Fprintf(&b, "| %d | %s | %s |\n", row.code, row.meaning, row.cronJob)
 	}
+	return b.String() + "\n"
 }
 
 // flagTables is one table a command, of the flags that are its own.

@@ -21,7 +21,9 @@ import (
 // Main runs one command line and returns the exit code. What went wrong has
 // been said on standard error.
 func Main(ctx context.Context, env *Env, args []string) int {
-	root := New(env)
+	with := *env
+	with.Out = &outlet{Writer: env.Out}
+	root := New(&with)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var done *finished
@@ -62,11 +64,13 @@ func New(env *Env) *cobra.Command {
 
 	groups := templates.CommandGroups{
 		{Message: "Backup Commands:", Commands: []*cobra.Command{newSnapshot(env, config)}},
-		{Message: "Inspect Commands:", Commands: []*cobra.Command{newList(env, config), newLogs(env, config)}},
+		{Message: "Inspect Commands:", Commands: []*cobra.Command{newList(env, config), newDescribe(env, config), newLogs(env, config)}},
 		{Message: "Operate Commands:", Commands: []*cobra.Command{newRepo(env, config), newAbort(env, config)}},
 	}
 	groups.Add(cmd)
 	cmd.AddCommand(newVersion(env, config), newOptions(env))
+	cmd.SetHelpCommand(newHelp(cmd))
+	cmd.AddCommand(topics(cmd)...)
 	templates.ActsAsRootCommand(cmd, []string{"options"}, groups...)
 	cmd.SetHelpFunc(displayed(cmd, cmd.HelpFunc()))
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
@@ -77,7 +81,9 @@ const rootLong = `
 	Back up the databases and volumes of a cluster with nothing installed in it.
 
 	Databases are dumped inside their own pods, the volumes are cut as labelled CSI VolumeSnapshots, and restic Jobs
-	copy them off-site. The labels are the catalog: there is no operator, no custom resource and no state file.`
+	copy them off-site. The labels are the catalog: there is no operator, no custom resource and no state file.
+
+	Topics: kubectl backsnap help exit-codes, environment, json, hooks.`
 
 // newOptions is kubectl's command of that name.
 func newOptions(env *Env) *cobra.Command {
@@ -134,6 +140,7 @@ func displayed(root *cobra.Command, help func(*cobra.Command, []string)) func(*c
 		cmd.SetOut(&text)
 		defer cmd.SetOut(out)
 		help(cmd, args)
-		io.WriteString(out, strings.ReplaceAll(text.String(), root.Name(), root.DisplayName()))
+		said := strings.TrimRight(text.String(), "\n") + "\n" // a topic ends without one
+		io.WriteString(out, strings.ReplaceAll(said, root.Name(), root.DisplayName()))
 	}
 }

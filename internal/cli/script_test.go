@@ -51,6 +51,7 @@ type command struct {
 	args     []string
 	world    *world
 	getenv   func(string) string
+	in       string // standard input
 	out, err io.Writer
 }
 
@@ -68,7 +69,7 @@ func (c command) run(t *testing.T) (code int) {
 		defer cancel(nil)
 		live := newCluster(c.world, now, func() { cancel(&catalog.Failure{Code: catalog.CodeInterrupted, Message: "signal interrupt"}) })
 		code = cli.Main(ctx, &cli.Env{
-			In: strings.NewReader(""), Out: c.out, Err: c.err, Now: now, Getenv: c.getenv, Random: strings.NewReader("\x16\x20\x0a\x1b"), Version: "v0.1.0",
+			In: strings.NewReader(c.in), Out: c.out, Err: c.err, Now: now, Getenv: c.getenv, Random: strings.NewReader("\x16\x20\x0a\x1b"), Version: "v0.1.0",
 			Connect: func(genericclioptions.RESTClientGetter) (cli.Cluster, error) { return live, nil },
 			Lock:    live.lock,
 		}, c.args)
@@ -113,7 +114,7 @@ type testKey struct{}
 
 // The scripts hold cluster.yaml, run `backsnap` (which must exit with 0) or
 // `exits CODE backsnap`, and compare what was said and the cluster.yaml that
-// is left.
+// is left. $STDIN names a file that is its standard input.
 func TestScripts(t *testing.T) {
 	testscript.RunT(scriptT{t}, testscript.Params{
 		Dir:           "testdata/script",
@@ -139,7 +140,11 @@ func backsnap(ts *testscript.TestScript, want int, args []string) {
 	file := ts.MkAbs("cluster.yaml")
 	w, err := readWorld(file)
 	ts.Check(err)
-	code := command{args: args, world: w, getenv: ts.Getenv, out: ts.Stdout(), err: ts.Stderr()}.run(ts.Value(testKey{}).(*testing.T))
+	in := ""
+	if name := ts.Getenv("STDIN"); name != "" {
+		in = ts.ReadFile(name)
+	}
+	code := command{args: args, world: w, getenv: ts.Getenv, in: in, out: ts.Stdout(), err: ts.Stderr()}.run(ts.Value(testKey{}).(*testing.T))
 	ts.Check(w.write(file))
 	if code != want {
 		ts.Fatalf("exit code %d, want %d", code, want)

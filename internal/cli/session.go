@@ -88,7 +88,9 @@ func (s *session) plan(ctx context.Context) (err error) {
 			return err // what else is wrong with a copy is no reason not to cut
 		}
 	}
-	s.copies, s.uncopied = s.planCopies(s.planned())
+	planned := s.planned()
+	s.copies, s.uncopied = s.planCopies(planned)
+	s.want(planned)
 	return nil
 }
 
@@ -116,6 +118,30 @@ func (s *session) planCopies(snapshots []catalog.Snapshot) (offsite.Plan, error)
 	s.options.moverFlags.apply(&request)
 	plan, planErr := offsite.New(request, s.inventory.Repositories, snapshots)
 	return plan, errors.Join(err, planErr)
+}
+
+// want notes with each volume which copies of it are asked for. One that is to
+// be kept until it is copied, and is copied nowhere, would never be let go: its
+// app is not taken.
+func (s *session) want(planned []catalog.Snapshot) {
+	wanted := map[string][]string{}
+	for _, shot := range planned {
+		wanted[shot.Namespace+"/"+shot.Claim] = s.copies.Request.Wanted(s.inventory.Repositories, shot)
+	}
+	for i, app := range s.cuts.Apps {
+		for j, v := range app.Volumes {
+			names := wanted[app.Namespace+"/"+v.Claim.Name]
+			app.Volumes[j].Wanted = names
+			if app.Err == nil && v.Retain.Copied && len(names) == 0 {
+				s.cuts.Apps[i].Err = &catalog.Failure{
+					Code:    catalog.CodeNoSecret,
+					Message: fmt.Sprintf("snapshot of %s/%s not taken: %s is to be kept until it is copied, and no copy is asked for", app.Namespace, app.Name, v.Claim.Name),
+					State:   "app untouched, nothing created",
+					Next:    "name a repository with --repository, or keep it by time with --retain=30d; kubectl backsnap repo list shows those there are",
+				}
+			}
+		}
+	}
 }
 
 // choice is what annotations say about repositories, by namespace/claim. One
@@ -318,14 +344,18 @@ func (s *session) printOffsite(w io.Writer) {
 }
 
 func (s *session) keeping() string {
-	text := "by the calendar, days of " + s.request.Zone.String()
-	if !s.request.Retain.Calendar {
-		text = "through " + s.request.Retain.DeleteAfter(s.started.In(s.request.Zone)) + " " + s.request.Zone.String()
+	switch r := s.request.Retain; {
+	case s.request.Pin:
+		return "until the pin is taken off"
+	case r.Calendar:
+		return "by the calendar, days of " + s.request.Zone.String()
+	case r.Copied:
+		return "until every copy is on record"
+	case r.Hours > 0:
+		return "until " + s.started.Add(time.Duration(r.Hours)*time.Hour).In(s.request.Zone).Format("2006-01-02 15:04 MST")
+	default:
+		return "through " + r.DeleteAfter(s.started.In(s.request.Zone)) + " " + s.request.Zone.String()
 	}
-	if s.request.Pin {
-		text = "until the pin is taken off"
-	}
-	return text
 }
 
 func printApp(w io.Writer, app snapshot.App) {

@@ -22,7 +22,7 @@ type snapshotOptions struct {
 	retain, repository         string
 	timezone, dryRun           string
 	backupNamespace            string
-	pin, wait                  bool
+	pin, wait, removeDump      bool
 	dumpTimeout, timeout       time.Duration
 	parallel                   int
 	lockSlots                  int
@@ -66,15 +66,16 @@ const snapshotLong = `
 
 func (o *snapshotOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	o.scopeFlags.add(cmd, "claims")
+	o.addClaims(cmd)
 	addBackupNamespace(cmd, &o.backupNamespace)
 	o.progressFlags.add(f)
 	o.moverFlags.add(f)
 	f.StringVar(&o.consistency, "consistency", o.consistency, "auto: dump what is recognised, a failed dump still gives a snapshot; application: a proven dump or nothing; crash: no exec")
 	f.StringVar(&o.plugin, "plugin", "", "Application `plugin` instead of detection; none for no exec")
 	f.StringVar(&o.class, "snapshot-class", "", "VolumeSnapshotClass; default: the one whose driver matches the volume")
-	f.StringVar(&o.retain, "retain", o.retain, "How long to keep: days such as 30d, or calendar for daily, weekly, monthly")
+	f.StringVar(&o.retain, "retain", o.retain, "How long to keep: days such as 30d, hours such as 12h, calendar for daily, weekly, monthly, or copied: until every copy asked for is on record")
 	f.BoolVar(&o.pin, "pin", false, "Keep until the pin is taken off")
+	f.BoolVar(&o.removeDump, "remove-dump", false, "Remove a dump's files from its volume once they are in a snapshot")
 	f.StringVar(&o.repository, "repository", "", "Repositories to copy to, `NAME,...`, or none; default: all that are configured")
 	f.StringVar(&o.timezone, "timezone", "", "Time zone of days and periods, an IANA `name`; default: the local one")
 	f.DurationVar(&o.dumpTimeout, "dump-timeout", o.dumpTimeout, "The longest a dump may take")
@@ -90,7 +91,7 @@ func (o *snapshotOptions) addFlags(cmd *cobra.Command) {
 
 // request turns the flags into what the verbs want.
 func (o *snapshotOptions) request(env *Env, run catalog.Run) (r snapshot.Request, note string, err error) {
-	r = snapshot.Request{Run: run, Plugin: o.plugin, Class: o.class, Pin: o.pin, DumpTimeout: o.dumpTimeout, Timeout: o.timeout, Parallel: o.parallel}
+	r = snapshot.Request{Run: run, Plugin: o.plugin, Class: o.class, Pin: o.pin, RemoveDump: o.removeDump, DumpTimeout: o.dumpTimeout, Timeout: o.timeout, Parallel: o.parallel}
 	if r.Effort, err = snapshot.ParseEffort(o.consistency); err != nil {
 		return r, "", err
 	}
@@ -98,9 +99,6 @@ func (o *snapshotOptions) request(env *Env, run catalog.Run) (r snapshot.Request
 		return r, "", err
 	}
 	if r.Zone, note, err = zone(o.timezone, env.Getenv, localtime); err != nil {
-		return r, "", err
-	}
-	if r.Selects, err = o.selects(); err != nil {
 		return r, "", err
 	}
 	return r, note, o.check()
@@ -156,7 +154,12 @@ func (s *session) read(run catalog.Run, namespace string, args []string) (err er
 	if s.repositories, err = offsite.ParseRepositories(o.repository); err != nil {
 		return err
 	}
-	s.request.Targets, s.scope, err = o.targets(args, namespace)
+	chosen, err := o.choose(args, namespace)
+	if err != nil {
+		return err
+	}
+	s.request.Targets, s.request.Selects, s.request.Excludes = chosen.targets, chosen.claim, chosen.excluded
+	s.scope = chosen.scope
 	s.scope.BackupNamespace, s.scope.InNamespace = o.backupNamespace, o.inNamespace
-	return err
+	return nil
 }

@@ -23,6 +23,7 @@ type world struct {
 	Pods         []worldPod                   `json:"pods,omitempty"`
 	Repositories []worldRepository            `json:"repositories,omitempty"`
 	Snapshots    []worldSnapshot              `json:"snapshots,omitempty"`
+	Later        []worldSnapshot              `json:"later,omitempty"`  // that come, a second apart, once somebody watches; then comes ^C
 	Movers       []worldMover                 `json:"movers,omitempty"` // that stand in the backup namespace
 	Storage      worldStorage                 `json:"storage,omitzero"`
 	Missing      []string                     `json:"missing,omitempty"` // rights
@@ -103,6 +104,10 @@ type worldSnapshot struct {
 	Class       string            `json:"class,omitempty"`
 	RestoreSize string            `json:"restoreSize,omitempty"`
 	Copies      []string          `json:"copies,omitempty"` // repository/restic snapshot
+	Wanted      []string          `json:"wanted,omitempty"` // repositories, where it has a record
+	// Record is the whole record instead of one that is made up.
+	Record *catalog.Record `json:"record,omitempty"`
+	Events []string        `json:"events,omitempty"` // `Warning SnapshotFailed: the array is full`
 }
 
 // worldMover is a Job with what it needs, or a part of that which was left.
@@ -220,8 +225,12 @@ func (s worldSnapshot) snapshot(w *world) catalog.Snapshot {
 		}
 		full.Record = &catalog.Record{
 			Version: 1, Run: full.Run, App: s.App, Members: []string{claim}, SnapshotClass: s.Class, TimeZone: "UTC", Consistency: full.Consistency, Reason: s.Reason, Cut: s.Cut,
-			Claim: catalog.ClaimRecord{Name: claim, UID: of.UID, Capacity: of.Capacity, StorageClass: of.StorageClass, Driver: of.Driver, VolumeMode: cmp.Or(of.VolumeMode, "Filesystem")},
+			Wanted: s.Wanted,
+			Claim:  catalog.ClaimRecord{Name: claim, UID: of.UID, Capacity: of.Capacity, StorageClass: of.StorageClass, Driver: of.Driver, VolumeMode: cmp.Or(of.VolumeMode, "Filesystem")},
 		}
+	}
+	if s.Record != nil {
+		full.Record = s.Record
 	}
 	return full
 }
@@ -236,7 +245,7 @@ func worldSnapshotOf(s catalog.Snapshot) worldSnapshot {
 		short.RestoreSize = fmt.Sprintf("%dGi", s.RestoreSize>>30)
 	}
 	if s.Record != nil {
-		short.Reason = s.Record.Reason
+		short.Reason, short.Wanted = s.Record.Reason, s.Record.Wanted
 	}
 	for p, key := range s.Periods {
 		if short.Periods == nil {
@@ -247,6 +256,7 @@ func worldSnapshotOf(s catalog.Snapshot) worldSnapshot {
 	for _, c := range s.Copies {
 		short.Copies = append(short.Copies, c.Repository+"/"+c.Snapshot)
 	}
+	slices.Sort(short.Copies) // they come as they are finished
 	return short
 }
 

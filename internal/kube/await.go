@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,12 +25,12 @@ import (
 // for the cut, then for ready, and the second wait should not begin anew.
 const linger = 10 * time.Second
 
-// Await shares one watch a namespace among all that wait there. Snapshots that
+// Await shares one watch a namespace, "" being all of them, among all that wait there. Snapshots that
 // this Cluster has created or labelled are seen at once as the server answered
 // them, also where the watch is behind. The watch survives its own expiry and
 // an API server that is away; a missing right ends the wait.
 //
-// done gets a slice of its own, sorted by name; maps and records in it are
+// done gets a slice of its own, sorted by namespace and name; maps and records in it are
 // shared and must not be written to.
 func (c *Cluster) Await(ctx context.Context, namespace string, done func([]catalog.Snapshot) (bool, error)) error {
 	b := c.board(namespace)
@@ -41,7 +42,7 @@ func (c *Cluster) Await(ctx context.Context, namespace string, done func([]catal
 			return context.Cause(ctx)
 		}
 		if err != nil {
-			return explain(err, "watch snapshots in "+namespace, snapshotRight("list", namespace))
+			return explain(err, "watch snapshots in "+cmp.Or(namespace, everywhere), snapshotRight("list", cmp.Or(namespace, everywhere)))
 		}
 		if snapshots != nil {
 			if ok, err := done(snapshots); ok || err != nil {
@@ -193,6 +194,9 @@ func (b *board) look() ([]catalog.Snapshot, <-chan struct{}, error) {
 	return snapshots, b.changed, nil
 }
 
+// key names s on a board, which may be that of all namespaces.
+func key(s catalog.Snapshot) string { return s.Namespace + "/" + s.Name }
+
 // tell wakes all that wait. The caller holds the lock.
 func (b *board) tell() {
 	close(b.changed)
@@ -205,7 +209,7 @@ func (b *board) put(v *snapshotv1.VolumeSnapshot) {
 	defer b.mu.Unlock()
 	s := fromObject(v)
 	if newer(s.ResourceVersion, b.version) {
-		b.own[s.Name] = s
+		b.own[key(s)] = s
 		b.tell()
 	}
 }
@@ -256,7 +260,7 @@ func (b *boardStore) Add(object any) error {
 		return fmt.Errorf("watch sent a %T", object)
 	}
 	s := fromObject(v)
-	return b.change(func(board *board) { board.seen[s.Name] = s })
+	return b.change(func(board *board) { board.seen[key(s)] = s })
 }
 
 func (b *boardStore) Update(object any) error { return b.Add(object) }
@@ -266,7 +270,7 @@ func (b *boardStore) Delete(object any) error {
 	if !ok {
 		return fmt.Errorf("watch sent a %T", object)
 	}
-	return b.change(func(board *board) { delete(board.seen, v.Name) })
+	return b.change(func(board *board) { delete(board.seen, v.Namespace+"/"+v.Name) })
 }
 
 // Replace is the state as of version. One that is older than what was told
@@ -279,7 +283,8 @@ func (b *boardStore) Replace(objects []any, version string) error {
 		if !ok {
 			return fmt.Errorf("list sent a %T", object)
 		}
-		seen[v.Name] = fromObject(v)
+		s := fromObject(v)
+		seen[key(s)] = s
 	}
 	behind := false
 	err := b.change(func(board *board) {

@@ -144,7 +144,7 @@ type planner struct {
 
 // add plans the copies of s.
 func (p *planner) add(s catalog.Snapshot) {
-	names := p.names(s)
+	names := p.request.Wanted(p.repositories, s)
 	if len(names) == 0 {
 		return
 	}
@@ -167,40 +167,43 @@ func (p *planner) add(s catalog.Snapshot) {
 	}
 }
 
-// names are the repositories asked for of s.
-func (p *planner) names(s catalog.Snapshot) []string {
-	names, chosen := p.request.Choice[s.Namespace+"/"+s.Claim]
+// Wanted are the names of the repositories in which a copy of s is asked for,
+// sorted, also of those that cannot be used. Repositories are those there are.
+func (r Request) Wanted(repositories []catalog.Repository, s catalog.Snapshot) []string {
+	names, chosen := r.Choice[s.Namespace+"/"+s.Claim]
 	if !chosen {
-		names = p.request.Repositories
+		names = r.Repositories
 	}
 	if names != nil {
 		return names
 	}
-	for _, r := range p.within(s.Namespace) {
-		names = append(names, r.Name)
+	for _, there := range r.within(repositories, s.Namespace) {
+		names = append(names, there.Name)
 	}
+	slices.Sort(names)
 	return names
 }
 
 // place is where snapshots of namespace are copied: movers, and the Secrets of
 // the repositories.
-func (p *planner) place(namespace string) string {
-	if p.request.InNamespace {
+func (r Request) place(namespace string) string {
+	if r.InNamespace {
 		return namespace
 	}
-	return p.request.BackupNamespace
+	return r.BackupNamespace
 }
 
-// within are the repositories that snapshots of namespace may be copied to.
-func (p *planner) within(namespace string) []catalog.Repository {
-	place := p.place(namespace)
-	return slices.DeleteFunc(slices.Clone(p.repositories), func(r catalog.Repository) bool { return r.Namespace != place })
+// within are those of the repositories that snapshots of namespace may be
+// copied to.
+func (r Request) within(repositories []catalog.Repository, namespace string) []catalog.Repository {
+	place := r.place(namespace)
+	return slices.DeleteFunc(slices.Clone(repositories), func(there catalog.Repository) bool { return there.Namespace != place })
 }
 
 // repository is the one of that name for snapshots of namespace, if it can be
 // used. That it cannot is said once.
 func (p *planner) repository(namespace, name string) (catalog.Repository, bool) {
-	r, err := Find(p.within(namespace), name)
+	r, err := Find(p.request.within(p.repositories, namespace), name)
 	if err == nil && r.Cluster == "" {
 		err = &catalog.Failure{
 			Code:    catalog.CodeNoRepository,
@@ -209,7 +212,7 @@ func (p *planner) repository(namespace, name string) (catalog.Repository, bool) 
 			Next:    "kubectl backsnap repo init " + name,
 		}
 	}
-	key := p.place(namespace) + "/" + name
+	key := p.request.place(namespace) + "/" + name
 	if _, said := p.usable[key]; !said && err != nil {
 		p.errs = append(p.errs, err)
 	}

@@ -38,6 +38,8 @@ func (p *planner) skip(c catalog.Claim) *Skip {
 	switch {
 	case c.Role != "":
 		return &Skip{Claim: c, Reason: "made by backsnap (" + string(c.Role) + ")"}
+	case p.Excludes != nil && p.Excludes(c.Namespace) != "":
+		return &Skip{Claim: c, Reason: p.Excludes(c.Namespace)}
 	case p.excluded(c) != "":
 		return &Skip{Claim: c, Reason: "excluded by annotation " + p.excluded(c)}
 	case c.Terminating:
@@ -50,17 +52,35 @@ func (p *planner) skip(c catalog.Claim) *Skip {
 	return nil
 }
 
-// excluded is the annotation that keeps c out, "" for none.
+// excluded is the annotation that keeps c out, "" for none: a schedule that is
+// empty, or a mark of a program that people come from. The claim's word goes
+// before its namespace's, and ours before another's.
 func (p *planner) excluded(c catalog.Claim) string {
-	for _, notes := range []map[string]string{c.Annotations, p.inv.Namespaces[c.Namespace]} {
-		if schedule, ok := notes[catalog.AnnotationSchedule]; ok {
-			if schedule == "" {
-				return catalog.AnnotationSchedule
+	if annotation, said := excludedBy(c.Annotations, catalog.AnnotationSchedule); said {
+		return annotation
+	}
+	if _, marked := c.Annotations[catalog.AnnotationNoBackup]; marked {
+		return catalog.AnnotationNoBackup
+	}
+	if annotation, said := excludedBy(c.Annotations, catalog.AnnotationOperatorSchedule); said {
+		return annotation
+	}
+	annotation, _ := excludedBy(p.inv.Namespaces[c.Namespace], catalog.AnnotationSchedule, catalog.AnnotationOperatorSchedule)
+	return annotation
+}
+
+// excludedBy is the first of the schedules that notes have, if it is empty,
+// and whether there is one.
+func excludedBy(notes map[string]string, schedules ...string) (annotation string, said bool) {
+	for _, key := range schedules {
+		if schedule, ok := notes[key]; ok {
+			if strings.TrimSpace(schedule) == "" {
+				return key, true
 			}
-			return "" // the claim's word goes before its namespace's
+			return "", true
 		}
 	}
-	return ""
+	return "", false
 }
 
 func exclude(c catalog.Claim) string {
@@ -71,12 +91,13 @@ func exclude(c catalog.Claim) string {
 // driver's default, the driver's only one. Where the classes may not be read
 // it is the one that is named, else "".
 func (p *planner) class(c catalog.Claim) (string, *Skip) {
-	no := func(format string, args ...any) (string, *Skip) {
+	no := func(next, format string, args ...any) (string, *Skip) {
 		return "", &Skip{
 			Claim: c, Code: catalog.CodeNoClass, Reason: fmt.Sprintf(format, args...),
-			Next: "create a VolumeSnapshotClass for driver " + c.Driver + " or name one with --snapshot-class, or exclude the claim: " + exclude(c),
+			Next: next + "; or exclude the claim: " + exclude(c),
 		}
 	}
+	const name = "name one with --snapshot-class"
 	var ofDriver, defaults []string
 	for _, class := range p.inv.Classes {
 		if class.Driver != c.Driver {
@@ -94,17 +115,24 @@ func (p *planner) class(c catalog.Claim) (string, *Skip) {
 	case named != "" && slices.Contains(ofDriver, named):
 		return named, nil
 	case named != "":
-		return no("VolumeSnapshotClass %s is not one of its driver %s (%s)", named, c.Driver, list(ofDriver))
+		return no(name+" that is", "VolumeSnapshotClass %s is not one of its driver %s (%s)", named, c.Driver, list(ofDriver))
 	case len(defaults) == 1:
 		return defaults[0], nil
 	case len(defaults) > 1:
-		return no("driver %s has %d default VolumeSnapshotClasses: %s", c.Driver, len(defaults), list(defaults))
+		return no(name+", or take the default off others: kubectl annotate volumesnapshotclass "+defaults[1]+" snapshot.storage.kubernetes.io/is-default-class-",
+			"driver %s has %d default VolumeSnapshotClasses: %s", c.Driver, len(defaults), list(defaults))
 	case len(ofDriver) == 1:
 		return ofDriver[0], nil
 	case len(ofDriver) > 1:
-		return no("driver %s has %d VolumeSnapshotClasses and no default: %s", c.Driver, len(ofDriver), list(ofDriver))
+		return no(name+", or make one the default: kubectl annotate volumesnapshotclass "+ofDriver[0]+" snapshot.storage.kubernetes.io/is-default-class=true",
+			"driver %s has %d VolumeSnapshotClasses and no default: %s", c.Driver, len(ofDriver), list(ofDriver))
 	}
-	return no("no VolumeSnapshotClass for driver %s", c.Driver)
+	return no(newClass(c.Driver), "no VolumeSnapshotClass for driver %s", c.Driver)
+}
+
+// newClass is the command that makes a snapshot class for driver.
+func newClass(driver string) string {
+	return fmt.Sprintf(`echo '{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshotClass, metadata: {name: %[1]s}, driver: %[1]s, deletionPolicy: Delete}' | kubectl apply -f -`, driver)
 }
 
 func list(names []string) string {

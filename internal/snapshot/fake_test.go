@@ -58,10 +58,12 @@ type server struct {
 	talks       bool   // a dump says more than any script
 	takes       time.Duration
 	noBarrier   bool
-	dumped      int    // how often
-	asked       string // values that the last dump was given
-	clientGone  bool   // standard input ended before the dump did
-	inputClosed bool   // and after it, as it must
+	dumped      int // how often
+	removeFails string
+	removed     []string // values of each removal
+	asked       string   // values that the last dump was given
+	clientGone  bool     // standard input ended before the dump did
+	inputClosed bool     // and after it, as it must
 }
 
 func newFake(servers map[string]*server) *fake {
@@ -251,6 +253,8 @@ func (f *fake) Exec(ctx context.Context, c catalog.ContainerRef, argv []string, 
 		return context.Cause(ctx)
 	case step == "probe":
 		return s.probe(say, plugin)
+	case step == "remove":
+		return s.remove(say, values[1:])
 	}
 	return s.dump(ctx, say, plugin, gone, stderr)
 }
@@ -300,8 +304,10 @@ func scripts() map[int]knownScript {
 		add("probe", p.Name, "0\n", probe)
 		dump, _ := p.Dump("0", plugins.DumpRequest{Run: "r", Timeout: time.Second})
 		add("dump", p.Name, "0\nr\n1\nno\n", dump)
+		remove, _ := p.Remove("0", "r", "/")
+		add("remove", "", "0\nr\n/\n", remove) // one script for all plugins
 	}
-	if len(known) != 2*len(all) {
+	if len(known) != 2*len(all)+1 {
 		panic("two scripts of one length")
 	}
 	return known
@@ -345,6 +351,17 @@ func (s *server) probe(say *transcript, plugin string) error {
 	if s.cut != "probe" {
 		say.end(0)
 	}
+	return nil
+}
+
+func (s *server) remove(say *transcript, values []string) error {
+	s.removed = append(s.removed, strings.Join(values, " "))
+	say.begin()
+	if s.removeFails != "" {
+		return say.fail(s.removeFails)
+	}
+	say.line("removed=%d", 2)
+	say.end(0)
 	return nil
 }
 

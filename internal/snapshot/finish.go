@@ -113,7 +113,7 @@ func (a *taking) record(v Volume, s catalog.Snapshot, ready time.Time) *catalog.
 			AccessModes: c.AccessModes, VolumeMode: c.VolumeMode, FileSystem: c.FileSystem, NodeAffinity: c.NodeAffinity,
 		},
 		SnapshotClass: v.Class, RestoreSize: s.RestoreSize, TimeZone: a.plan.Zone.String(),
-		Consistency: a.consistency, Reason: a.reason, Barrier: a.barrier, User: a.app.User,
+		Consistency: a.consistency, Reason: a.reason, Barrier: a.barrier, User: a.app.User, Wanted: v.Wanted,
 		Requested: a.requested.UTC(), Cut: s.Cut.UTC(), Ready: ready.UTC(),
 	}
 	for _, p := range a.proofs {

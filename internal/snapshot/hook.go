@@ -25,6 +25,7 @@ type proof struct {
 	subPath   string // of that volume, as the container mounts it
 	plugin    string
 	dump      plugins.Dump
+	began     time.Time
 	done      time.Time
 }
 
@@ -151,10 +152,29 @@ func (a *taking) dump(ctx context.Context, c probed) (proof, error) {
 	if err != nil {
 		return proof{}, err
 	}
-	p := proof{candidate: c.Candidate, claim: claim, subPath: subPath, plugin: a.app.Hook.Plugin.Name, dump: d, done: a.now()}
+	p := proof{candidate: c.Candidate, claim: claim, subPath: subPath, plugin: a.app.Hook.Plugin.Name, dump: d, began: started, done: a.now()}
 	a.event(catalog.Event{Phase: catalog.PhaseDump, State: catalog.OK, Pod: c.Pod, Tool: d.Tool, Bytes: p.bytes(), Took: p.done.Sub(started)})
 	a.tell(c.Pod, d)
 	return p, nil
+}
+
+// removeDumps removes the dumps from the volumes, now that they lie in restore
+// points; ^C does not keep it from that. That one stays is no reason to call
+// the restore point anything else: the next dump replaces it.
+func (a *taking) removeDumps(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	for _, p := range a.proofs {
+		command := func(nonce string) (plugins.Command, error) {
+			return a.app.Hook.Plugin.Remove(nonce, string(a.plan.Run), p.dump.Dir)
+		}
+		n, err := exec(ctx, a.cluster, p.candidate.ContainerRef, cleanupTimeout, command, plugins.ReadRemoval)
+		if err == nil && n != len(p.dump.Parts) {
+			err = fmt.Errorf("%d of %d files were there", n, len(p.dump.Parts))
+		}
+		if err != nil {
+			a.event(catalog.Event{Phase: catalog.PhaseDump, State: catalog.Warning, Pod: p.candidate.Pod, Message: "remove dump from " + p.claim + ": " + err.Error()})
+		}
+	}
 }
 
 // tell reports barrier and warnings of a dump.
@@ -197,7 +217,7 @@ func (p proof) bytes() (n int64) {
 // enter writes the proof into the record of a member of its set: the dumps
 // themselves only where they lie.
 func (p proof) enter(r *catalog.Record) {
-	r.Plugin, r.Mode, r.Dumped = p.plugin, "dump", p.done.UTC()
+	r.Plugin, r.Mode, r.DumpBegan, r.Dumped = p.plugin, "dump", p.began.UTC(), p.done.UTC()
 	r.Pod, r.Container = p.candidate.Pod, p.candidate.Container
 	r.Tool = strings.TrimSpace(p.dump.Tool + " " + p.dump.ToolVersion)
 	r.Server = strings.TrimSpace(p.dump.Engine + " " + p.dump.ServerVersion)

@@ -40,13 +40,18 @@ const noPlugin = "none"
 type Request struct {
 	Run     catalog.Run
 	Targets []Target // none: every claim of the inventory
-	// Selects reports whether a claim with such labels is meant; nil: all are.
-	Selects func(labels map[string]string) bool
-	Effort  Effort
-	Plugin  string // name of a plugin instead of detection; "none" for no plugin
-	Class   string // name of a VolumeSnapshotClass instead of the driver's
-	Retain  catalog.Retain
-	Pin     bool
+	// Selects reports whether a claim is meant; nil: all are.
+	Selects func(catalog.Claim) bool
+	// Excludes is why the claims of a namespace are left out, in words, ""
+	// where they are not; nil: none is.
+	Excludes func(namespace string) string
+	Effort   Effort
+	Plugin   string // name of a plugin instead of detection; "none" for no plugin
+	Class    string // name of a VolumeSnapshotClass instead of the driver's
+	Retain   catalog.Retain
+	Pin      bool
+	// RemoveDump removes a dump from its volume once it lies in a restore point.
+	RemoveDump bool
 	// Zone is the time zone of period keys and days; its name is an IANA name.
 	Zone        *time.Location
 	DumpTimeout time.Duration
@@ -94,6 +99,9 @@ type Volume struct {
 	Class  string
 	Name   string // of the snapshot to be
 	Retain catalog.Retain
+	// Wanted are the names of the repositories in which a copy is asked for,
+	// sorted. MakePlan leaves it empty: who composes snapshot and copy knows.
+	Wanted []string
 }
 
 // Hook is what runs inside an app's pods before the cut.

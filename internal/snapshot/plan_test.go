@@ -178,16 +178,52 @@ func TestMakePlan(t *testing.T) {
 			want: []string{"crm/pvc/data auto (not mounted) data:snap:30d"},
 		},
 		{
-			name:    "a selector is asked of the claims",
-			request: request(func(r *snapshot.Request) { r.Selects = func(l map[string]string) bool { return l["tier"] == "data" } }),
-			inv:     catalog.Inventory{Claims: []catalog.Claim{claim("binlog"), claim("data", labels("tier", "data"))}, Pods: []catalog.Pod{mysql}},
-			want:    []string{"shop/statefulset/mysql auto dump mysql in mysql-0/main (image mysql) data:snap:30d"},
+			name: "a selector is asked of the claims",
+			request: request(func(r *snapshot.Request) {
+				r.Selects = func(c catalog.Claim) bool { return c.Labels["tier"] == "data" }
+			}),
+			inv:  catalog.Inventory{Claims: []catalog.Claim{claim("binlog"), claim("data", labels("tier", "data"))}, Pods: []catalog.Pod{mysql}},
+			want: []string{"shop/statefulset/mysql auto dump mysql in mysql-0/main (image mysql) data:snap:30d"},
 		},
 		{
-			name:    "a selector within a target",
-			request: request(targets("statefulset/mysql"), func(r *snapshot.Request) { r.Selects = func(l map[string]string) bool { return l["tier"] == "data" } }),
-			inv:     catalog.Inventory{Claims: []catalog.Claim{claim("data", labels("tier", "data")), claim("uploads", labels("tier", "data"))}, Pods: []catalog.Pod{mysql, web}},
-			want:    []string{"shop/statefulset/mysql auto dump mysql in mysql-0/main (image mysql) data:snap:30d"},
+			name: "a selector within a target",
+			request: request(targets("statefulset/mysql"), func(r *snapshot.Request) {
+				r.Selects = func(c catalog.Claim) bool { return c.Labels["tier"] == "data" }
+			}),
+			inv:  catalog.Inventory{Claims: []catalog.Claim{claim("data", labels("tier", "data")), claim("uploads", labels("tier", "data"))}, Pods: []catalog.Pod{mysql, web}},
+			want: []string{"shop/statefulset/mysql auto dump mysql in mysql-0/main (image mysql) data:snap:30d"},
+		},
+
+		{
+			name: "a namespace that is left out, and what is left out with it",
+			request: request(func(r *snapshot.Request) {
+				r.Excludes = func(ns string) string { return map[string]string{"crm": "crm is left out"}[ns] }
+			}),
+			inv:  catalog.Inventory{Claims: []catalog.Claim{claim("a", from("crm")), claim("b", from("crm"), noted("schedule", "")), claim("a")}},
+			want: []string{"shop/pvc/a auto (not mounted) a:snap:30d", "skip crm/a crm is left out:", "skip crm/b crm is left out:"},
+		},
+		{
+			name: "marks of the programs that people come from", request: request(),
+			inv: catalog.Inventory{
+				Namespaces: map[string]map[string]string{"crm": {"backsnap.skyb.it/schedule": ""}, "shop": {}},
+				Claims: []catalog.Claim{
+					claim("a", from("crm")),
+					claim("b", from("crm"), func(c *catalog.Claim) { c.Annotations = map[string]string{"backsnap.skyb.it/schedule": "@daily"} }),
+					claim("c", func(c *catalog.Claim) { c.Annotations = map[string]string{"backsnap.skyb.it/schedule": ""} }),
+					claim("d", func(c *catalog.Claim) { c.Annotations = map[string]string{"skyb.it/backsnap-no-backup": ""} }),
+					claim("e", func(c *catalog.Claim) {
+						c.Annotations = map[string]string{"skyb.it/backsnap-no-backup": "yes", "backsnap.skyb.it/schedule": "@daily"}
+					}),
+					claim("f", func(c *catalog.Claim) {
+						c.Annotations = map[string]string{"skyb.it/backsnap-no-backup": "yes", "backsnap.sh/schedule": "@daily"}
+					}),
+				},
+			},
+			want: []string{
+				"crm/pvc/b auto (not mounted) b:snap:30d", "shop/pvc/f auto (not mounted) f:snap:30d",
+				"skip crm/a excluded by annotation backsnap.skyb.it/schedule:", "skip shop/c excluded by annotation backsnap.skyb.it/schedule:",
+				"skip shop/d excluded by annotation skyb.it/backsnap-no-backup:", "skip shop/e excluded by annotation skyb.it/backsnap-no-backup:",
+			},
 		},
 
 		// Grouping.
@@ -286,7 +322,7 @@ func TestMakePlan(t *testing.T) {
 		{
 			name: "an annotation that makes no sense costs its claim only", request: request(),
 			inv:  catalog.Inventory{Claims: []catalog.Claim{claim("a", noted("retain", "forever")), claim("b")}},
-			want: []string{"shop/pvc/b auto (not mounted) b:snap:30d", `skip shop/a annotation backsnap.sh/retain: retain "forever": want calendar, or days such as 30d: BS002`},
+			want: []string{"shop/pvc/b auto (not mounted) b:snap:30d", `skip shop/a annotation backsnap.sh/retain: retain "forever": want days such as 30d, hours such as 12h, calendar or copied: BS002`},
 		},
 		{
 			name: "or its app", request: request(),

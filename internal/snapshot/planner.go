@@ -45,7 +45,7 @@ func (p *planner) chooseClaims() error {
 }
 
 func (p *planner) choose(c catalog.Claim) {
-	if p.Selects == nil || p.Selects(c.Labels) {
+	if p.Selects == nil || p.Selects(c) {
 		p.chosen[keyOf(c)] = true
 	}
 }

@@ -114,6 +114,9 @@ func (a *taking) take(ctx context.Context) []Item {
 	if err != nil {
 		return a.all(snapshots, err)
 	}
+	if a.plan.RemoveDump {
+		a.removeDumps(ctx)
+	}
 	return a.all(snapshots, hookErr)
 }
 

@@ -119,7 +119,7 @@ func TestRun(t *testing.T) {
 				{What: "database shop", Path: "sub/.backsnap-2.dump", Bytes: 300, SHA256: sha},
 			},
 			Requested: clock(t, "2000-01-01T23:30:41Z"), Cut: clock(t, "2000-01-01T23:30:42.123456789Z"),
-			Ready: clock(t, "2000-01-01T23:30:46Z"), Dumped: clock(t, "2000-01-01T23:30:41Z"),
+			Ready: clock(t, "2000-01-01T23:30:46Z"), DumpBegan: clock(t, "2000-01-01T23:30:00Z"), Dumped: clock(t, "2000-01-01T23:30:41Z"),
 		}
 		data := catalog.Snapshot{
 			Namespace: "shop", Name: "data-20261122-011500-x7k2", UID: "uid-data", Claim: "data", Run: run, Consistency: catalog.Application, Retain: "calendar",
@@ -861,4 +861,63 @@ func TestNextIsACommandThatThereIs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A dump is removed once it lies in a restore point, not before and not else.
+func TestRemoveDump(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		change  func(*snapshot.Request, *fake)
+		removed []string
+		warns   bool
+	}{
+		{"not unless it is asked for", func(r *snapshot.Request, _ *fake) { r.RemoveDump = false }, nil, false},
+		{"from where it lies", nil, []string{"20261122-011500-x7k2 /data/sub"}, false},
+		{"not if the snapshot never gets ready", func(r *snapshot.Request, f *fake) { r.Timeout, f.never = time.Minute, "data" }, nil, false},
+		{"not if there is no dump", func(_ *snapshot.Request, f *fake) { f.servers["mysql-0"].dumpFails = "dump no" }, nil, false},
+		{"that it cannot be is a warning", func(_ *snapshot.Request, f *fake) { f.servers["mysql-0"].removeFails = "permission it may not" },
+			[]string{"20261122-011500-x7k2 /data/sub"}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				inv, f := mysqlAlone()
+				r := request(func(r *snapshot.Request) { r.RemoveDump = true })
+				if c.change != nil {
+					c.change(&r, f)
+				}
+				result, w := take(t, t.Context(), f, r, inv)
+				if diff := cmp.Diff(c.removed, f.servers["mysql-0"].removed); diff != "" {
+					t.Errorf("removed (-want +got):\n%s\n%v", diff, shorts(result))
+				}
+				warns := slices.ContainsFunc(w.warnings(), func(s string) bool { return s == "dump: remove dump from data: it may not" })
+				if warns != c.warns {
+					t.Errorf("warnings %q", w.warnings())
+				}
+				if c.warns && result.Items[0].Outcome != snapshot.Protected {
+					t.Errorf("items %v", shorts(result))
+				}
+			})
+		})
+	}
+}
+
+// What copies were asked for is on record, so that who prunes can tell later.
+func TestWantedCopiesAreOnRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inv, f := mysqlAlone()
+		plan, err := snapshot.MakePlan(request(func(r *snapshot.Request) { r.Retain = catalog.Retain{Copied: true} }), inv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan.Apps[0].Volumes[0].Wanted = []string{"cold", "main"}
+		t.Cleanup(f.storing.Wait)
+		snapshot.Run(t.Context(), f, time.Now, plan, &seen{})
+		taken := f.in("shop")[0]
+		if diff := cmp.Diff([]string{"cold", "main"}, taken.Record.Wanted); diff != "" {
+			t.Errorf("wanted (-want +got):\n%s", diff)
+		}
+		if taken.Retain != "copied" || taken.DeleteAfter != "" || len(taken.Periods) != 0 {
+			t.Errorf("labels %v", taken.Labels())
+		}
+	})
 }
