@@ -168,7 +168,9 @@ func (a *abortion) clear(ctx context.Context, own catalog.Run, t *traces) (*trac
 	if err != nil {
 		return nil, err
 	}
-	err = offsite.Abort(ctx, a.cluster, a.env.Now, a.options.backupNamespace, t.run, a.progress)
+	for _, place := range last.places() {
+		err = errors.Join(err, offsite.Abort(ctx, a.cluster, a.env.Now, place, t.run, a.progress))
+	}
 	sweeping := snapshot.Sweeping{
 		Run: own, Only: t.run, Namespaces: last.namespaces(),
 		Working: func(context.Context) (map[catalog.Run]bool, error) { return map[catalog.Run]bool{}, nil },
@@ -193,16 +195,19 @@ func findRun(ctx context.Context, c Cluster, scope catalog.Scope, run catalog.Ru
 		return nil, err
 	}
 	t.snapshots = slices.DeleteFunc(t.snapshots, func(s catalog.Snapshot) bool { return s.Run != run || s.Role != "" })
-	if t.movers, err = c.Movers(ctx, scope.BackupNamespace); err != nil {
+	var unseen error
+	if t.movers, unseen, err = findMovers(ctx, c, append(t.namespaces(), scope.BackupNamespace), run); err != nil {
 		return nil, err
 	}
-	t.movers = slices.DeleteFunc(t.movers, func(m restic.Mover) bool { return m.Run != run })
 	if t.holdings, err = c.Holdings(ctx, scope); err != nil {
 		return nil, err
 	}
 	t.holdings = slices.DeleteFunc(t.holdings, func(h catalog.Holding) bool { return h.Run != run })
-	if len(t.holdings)+len(t.snapshots)+len(t.movers) > 0 {
+	switch {
+	case len(t.holdings)+len(t.snapshots)+len(t.movers) > 0:
 		return t, nil
+	case unseen != nil:
+		return nil, unseen
 	}
 	where := "all namespaces"
 	if !scope.All {
@@ -214,6 +219,34 @@ func findRun(ctx context.Context, c Cluster, scope catalog.Scope, run catalog.Ru
 		State:   "nothing changed",
 		Next:    "kubectl backsnap list -A -o wide",
 	}
+}
+
+// findMovers looks for those of run in places: beside the snapshots too, for a
+// run may have been told to keep them there. unseen is why there may be more
+// where the user may not look, and so has started none.
+func findMovers(ctx context.Context, c Cluster, places []string, run catalog.Run) (found []restic.Mover, unseen, err error) {
+	slices.Sort(places)
+	for _, place := range slices.Compact(places) {
+		standing, err := c.Movers(ctx, place)
+		switch {
+		case catalog.CodeOf(err) == catalog.CodeForbidden:
+			unseen = errors.Join(unseen, err)
+		case err != nil:
+			return nil, nil, err
+		}
+		found = append(found, slices.DeleteFunc(standing, func(m restic.Mover) bool { return m.Run != run })...)
+	}
+	return found, unseen, nil
+}
+
+// places are the namespaces in which movers of the run stand.
+func (t *traces) places() []string {
+	var names []string
+	for _, m := range t.movers {
+		names = append(names, m.Namespace)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 // held are the namespaces that the run holds.

@@ -439,6 +439,7 @@ func (l *resticLog) Close() error { return nil }
 func (c *cluster) Movers(_ context.Context, namespace string) ([]restic.Mover, error) {
 	if namespace != "backsnap" {
 		c.did("movers were looked for in %s", namespace)
+		return nil, nil
 	}
 	var found []restic.Mover
 	for _, m := range c.w.Movers {
@@ -466,8 +467,8 @@ func (c *cluster) Holdings(_ context.Context, scope catalog.Scope) ([]catalog.Ho
 
 func (c *cluster) AwaitRelease(context.Context, catalog.Holding) error { return nil }
 
-func (c *cluster) EachMover(ctx context.Context, _ string, run catalog.Run, seen func(restic.Mover)) error {
-	movers, err := c.Movers(ctx, "backsnap")
+func (c *cluster) EachMover(ctx context.Context, namespace string, run catalog.Run, seen func(restic.Mover)) error {
+	movers, err := c.Movers(ctx, namespace)
 	for _, m := range movers {
 		if m.Job && m.Run == run {
 			seen(m)

@@ -17,6 +17,7 @@ var (
 	Zone       = zone
 	Size       = size
 	Span       = span
+	Confirm    = confirm
 )
 
 // ExplainedExits are the exit codes that exitTable has.

@@ -124,7 +124,7 @@ func (l *logs) past(ctx context.Context, t *traces) error {
 			return err
 		}
 		phase := catalog.PhaseUpload
-		if !slices.Contains(l.moverNamespaces(t), namespace) {
+		if !slices.Contains(t.places(), namespace) {
 			phase = catalog.PhaseSnapshot
 		}
 		for _, line := range lines {
@@ -136,15 +136,6 @@ func (l *logs) past(ctx context.Context, t *traces) error {
 		l.out.write(e)
 	}
 	return l.out.err
-}
-
-// moverNamespaces are those in which movers of the run stand.
-func (l *logs) moverNamespaces(t *traces) []string {
-	var names []string
-	for _, m := range t.movers {
-		names = append(names, m.Namespace)
-	}
-	return names
 }
 
 // follow goes on until the run holds no namespace and its movers have finished.
@@ -159,7 +150,7 @@ func (l *logs) follow(ctx context.Context, t *traces) error {
 		waiting.Wait()
 		close(ended)
 	}()
-	outcomes, err := offsite.Follow(ctx, l.cluster, l.env.Now, l.scope.BackupNamespace, t.run, ended, l.out)
+	outcomes, err := l.movers(ctx, t, ended)
 	<-ended
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -174,6 +165,24 @@ func (l *logs) follow(ctx context.Context, t *traces) error {
 		return &finished{code: code}
 	}
 	return l.out.err
+}
+
+// movers follows those of the run, wherever it has some, and where a client
+// that works still may start them.
+func (l *logs) movers(ctx context.Context, t *traces, ended <-chan struct{}) ([]offsite.Outcome, error) {
+	places := append(t.places(), l.scope.BackupNamespace)
+	slices.Sort(places)
+	places = slices.Compact(places)
+	found := make([][]offsite.Outcome, len(places))
+	failed := make([]error, len(places))
+	var following sync.WaitGroup
+	for i, place := range places {
+		following.Go(func() {
+			found[i], failed[i] = offsite.Follow(ctx, l.cluster, l.env.Now, place, t.run, ended, l.out)
+		})
+	}
+	following.Wait()
+	return slices.Concat(found...), errors.Join(failed...)
 }
 
 // entry is one line of the log of a run.

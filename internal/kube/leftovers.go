@@ -36,7 +36,6 @@ func (c *Cluster) Movers(ctx context.Context, namespace string) ([]restic.Mover,
 	var (
 		jobs     []batchv1.Job
 		clones   []corev1.PersistentVolumeClaim
-		statics  []snapshotv1.VolumeSnapshot
 		contents []snapshotv1.VolumeSnapshotContent
 		g        = group{}
 	)
@@ -44,7 +43,6 @@ func (c *Cluster) Movers(ctx context.Context, namespace string) ([]restic.Mover,
 	defer g.cancel(nil)
 	g.run(func() (err error) { jobs, err = c.listJobs(ctx, namespace); return err })
 	g.run(func() (err error) { clones, err = c.listClones(ctx, namespace); return unlessForbidden(err) })
-	g.run(func() (err error) { statics, err = c.listStatics(ctx, namespace); return unlessForbidden(err) })
 	g.run(func() (err error) { contents, err = c.listContents(ctx, namespace); return unlessForbidden(err) })
 	if err := g.wait(); err != nil {
 		return nil, err
@@ -52,9 +50,6 @@ func (c *Cluster) Movers(ctx context.Context, namespace string) ([]restic.Mover,
 	s := standing{namespace: namespace, found: map[string]*restic.Mover{}}
 	for _, clone := range clones {
 		s.of(clone.Name, clone.Labels).Clone = true
-	}
-	for _, static := range statics {
-		s.of(static.Name, static.Labels).Static = true
 	}
 	for _, content := range contents {
 		s.of(content.Name, content.Labels).Static = true
@@ -119,13 +114,9 @@ func (c *Cluster) listClones(ctx context.Context, namespace string) ([]corev1.Pe
 	return clones, explain(err, "list claims in "+namespace, claimRight("list", namespace))
 }
 
-func (c *Cluster) listStatics(ctx context.Context, namespace string) ([]snapshotv1.VolumeSnapshot, error) {
-	statics, err := list(ctx, inRole(catalog.RoleStatic), c.snapshots.SnapshotV1().VolumeSnapshots(namespace).List,
-		func(l *snapshotv1.VolumeSnapshotList) []snapshotv1.VolumeSnapshot { return l.Items })
-	return statics, explain(err, "list snapshots in "+namespace, snapshotRight("list", namespace))
-}
-
-// listContents are those whose snapshot lies, or lay, in namespace.
+// listContents are those of the static copies in namespace. A content is made
+// before its snapshot and removed after it: where there is none there is no
+// static copy.
 func (c *Cluster) listContents(ctx context.Context, namespace string) ([]snapshotv1.VolumeSnapshotContent, error) {
 	contents, err := list(ctx, inRole(catalog.RoleStatic), c.snapshots.SnapshotV1().VolumeSnapshotContents().List,
 		func(l *snapshotv1.VolumeSnapshotContentList) []snapshotv1.VolumeSnapshotContent { return l.Items })

@@ -150,6 +150,9 @@ func (m *making) collect(ctx context.Context) (*Outcome, error) {
 
 // sweep removes what stands of a copy that nobody will make any more.
 func (m *making) sweep(ctx context.Context, found restic.Mover) error {
+	if err := context.Cause(ctx); err != nil { // the namespace may be another's by now
+		return err
+	}
 	var what []string
 	note := func(stands bool, name string) {
 		if stands {

@@ -189,12 +189,13 @@ func TestAbortSaysWhatIsLeft(t *testing.T) {
 func TestCollectEndsWithItsContext(t *testing.T) {
 	c := newCluster(t)
 	c.standing("data", true)
+	c.part("left", restic.Mover{Static: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	outcomes, err := offsite.Sweep(ctx, c, at, collecting(), &events{})
+	outcomes, err := offsite.Sweep(ctx, c, at, holding(), &events{})
 	equal(t, "state", offsite.Detached, outcomes[0].State)
 	equal(t, "code", catalog.CodeInterrupted, catalog.CodeOf(err))
-	equal(t, "left", []string{"clone data-mover", "mover data-mover", "static data-mover"}, c.left())
+	equal(t, "left", []string{"clone data-mover", "mover data-mover", "static data-mover", "static left-mover"}, c.left())
 }
 
 // Whoever follows a run takes its movers in, also those that have not finished

@@ -1,6 +1,7 @@
 package restic_test
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -185,5 +186,22 @@ func TestExitCodes(t *testing.T) {
 	}
 	for exit, code := range want {
 		equal(t, exit.String(), code, exit.Code())
+	}
+}
+
+func TestReadLine(t *testing.T) {
+	const id = "8174d253d51fa83ca7cd3e3b4654146042e92b2355ef11e8915e5e68a4d0a5b5"
+	for line, want := range map[string]restic.Line{
+		"": {},
+		`{"message_type":"verbose_status","action":"new"}`:                                                      {},
+		`{"message_type":"status","seconds_elapsed":2,"total_bytes":100,"bytes_done":50,"seconds_remaining":3}`: {Status: &restic.Status{Bytes: 50, Total: 100, Rate: 25, Left: 3 * time.Second}},
+		`{"message_type":"summary","total_bytes_processed":7,"data_added_packed":3,"snapshot_id":"` + id + `"}`: {Summary: &restic.Summary{Snapshot: id, Bytes: 7, Added: 3}},
+		`{"message_type":"error","error":{"message":"permission denied"},"item":"/data/x"}`:                     {Text: "/data/x: permission denied"},
+		`{"message_type":"exit_error","code":12,"message":"Fatal: wrong password or no key found"}`:             {Text: "Fatal: wrong password or no key found"},
+		"  dial https://me:secret@s3.example.com: refused\n":                                                    {Text: "dial https://s3.example.com: refused"},
+	} {
+		if got := restic.ReadLine([]byte(line)); !reflect.DeepEqual(want, got) {
+			t.Errorf("%q:\n-want %+v\n+got  %+v", line, want, got)
+		}
 	}
 }

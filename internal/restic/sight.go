@@ -80,7 +80,7 @@ type Mover struct {
 	Finished bool // the Job
 	Ending   bool // the Job is being deleted
 	Clone    bool
-	Static   bool // snapshot or content, or both
+	Static   bool // the static copy, or its content alone
 }
 
 // Unfinished reports whether the Job works, or is to: the cluster itself ends
