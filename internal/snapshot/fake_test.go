@@ -40,6 +40,7 @@ type fake struct {
 	// claims of which the call fails
 	failCreate, failComplete, failLabel, failDelete string
 	failAwait                                       bool
+	unmirrored                                      bool     // contents may not be written
 	holds                                           []string // finalizers that hold what is deleted
 	atLabel                                         func()   // called before anything is labelled
 }
@@ -205,6 +206,9 @@ func (f *fake) Label(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot,
 		f.call("label %s/%s", s.Namespace, s.Name)
 		f.snapshots[s.Namespace+"/"+s.Name] = s
 	})
+	if f.unmirrored {
+		return s, catalog.ErrUnmirrored
+	}
 	return s, nil
 }
 

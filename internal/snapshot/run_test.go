@@ -525,6 +525,68 @@ func TestWithoutHook(t *testing.T) {
 
 // A snapshot that does not get ready in time is left to the storage, and is no
 // restore point.
+// Who may read nothing of the whole cluster leaves the class to it, and is told
+// once that the contents have no labels.
+func TestWithTheRightsOfANamespace(t *testing.T) {
+	user := int64(999)
+	inNamespace := func() (catalog.Inventory, *fake) {
+		inv, f := mysqlShop()
+		inv.Classes, inv.Unread = nil, []string{catalog.KindClasses}
+		for i := range inv.Pods {
+			for j := range inv.Pods[i].Containers {
+				inv.Pods[i].Containers[j].User = &user
+			}
+		}
+		f.unmirrored = true
+		return inv, f
+	}
+	t.Run("all is well", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			inv, f := inNamespace()
+			result, w := take(t, t.Context(), f, request(func(r *snapshot.Request) { r.Effort = snapshot.Crash }), inv)
+			if diff := cmp.Diff([]string{"snapshot: " + catalog.ErrUnmirrored.Error()}, w.warnings()); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
+			}
+			for _, item := range result.Items {
+				if item.Outcome != snapshot.Protected || item.Snapshot.Class != "" || *item.Snapshot.Record.User != user {
+					t.Errorf("item %+v of snapshot %+v", item, item.Snapshot)
+				}
+			}
+		})
+	})
+	t.Run("there is no default class", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			inv, f := inNamespace()
+			f.never, f.driverSays = "data", "Failed to set default snapshot class with error cannot find default snapshot class"
+			result, _ := take(t, t.Context(), f, request(), inv)
+			if diff := cmp.Diff([]string{"binlog Failed BS021", "data Failed BS021"}, shorts(result)); diff != "" {
+				t.Errorf("result (-want +got):\n%s", diff)
+			}
+			if left := f.left(); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+		})
+	})
+	t.Run("the named class is taken at its word", func(t *testing.T) {
+		inv, _ := inNamespace()
+		plan, err := snapshot.MakePlan(request(func(r *snapshot.Request) { r.Class = "named" }), inv)
+		if err != nil || plan.Apps[0].Volumes[0].Class != "named" {
+			t.Errorf("plan %+v, error %v", plan, err)
+		}
+	})
+	t.Run("pods that run as several users are as none", func(t *testing.T) {
+		inv, _ := inNamespace()
+		other := inv.Pods[0]
+		other.Name, other.Containers = "other", slices.Clone(other.Containers)
+		other.Containers[0].User = new(int64)
+		inv.Pods = append(inv.Pods, other)
+		plan, err := snapshot.MakePlan(request(), inv)
+		if err != nil || plan.Apps[0].User != nil {
+			t.Errorf("plan %+v, error %v", plan, err)
+		}
+	})
+}
+
 func TestNotReadyInTime(t *testing.T) {
 	for _, c := range []struct {
 		name    string
