@@ -69,6 +69,8 @@ type ClaimRecord struct {
 	VolumeMode   string          `json:"volumeMode"`
 	FileSystem   string          `json:"fileSystem,omitempty"`
 	NodeAffinity json.RawMessage `json:"nodeAffinity,omitempty"` // the volume's, as in the API
+	// Node is where a pod mounted it; only where the volume could not be asked.
+	Node string `json:"node,omitempty"`
 }
 
 // Dump is one proven file that lies in the volume.

@@ -120,16 +120,30 @@ func podSpec(job restic.Job) (corev1.PodSpec, error) {
 			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: job.Claim},
 		}})
 	}
+	spec.Affinity, err = affinity(job)
+	return spec, err
+}
+
+// affinity is where the pod must be, and where it had best be; nil for anywhere.
+func affinity(job restic.Job) (*corev1.Affinity, error) {
+	node := &corev1.NodeAffinity{}
 	if job.NodeAffinity != nil {
 		var where corev1.VolumeNodeAffinity
 		if err := json.Unmarshal(job.NodeAffinity, &where); err != nil {
-			return spec, fmt.Errorf("read node affinity of the volume: %w", err)
+			return nil, fmt.Errorf("read node affinity of the volume: %w", err)
 		}
-		if where.Required != nil {
-			spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: where.Required}}
-		}
+		node.RequiredDuringSchedulingIgnoredDuringExecution = where.Required
 	}
-	return spec, nil
+	if job.Node != "" {
+		term := corev1.NodeSelectorTerm{MatchFields: []corev1.NodeSelectorRequirement{{
+			Key: metav1.ObjectNameField, Operator: corev1.NodeSelectorOpIn, Values: []string{job.Node},
+		}}}
+		node.PreferredDuringSchedulingIgnoredDuringExecution = []corev1.PreferredSchedulingTerm{{Weight: 100, Preference: term}}
+	}
+	if node.RequiredDuringSchedulingIgnoredDuringExecution == nil && job.Node == "" {
+		return nil, nil
+	}
+	return &corev1.Affinity{NodeAffinity: node}, nil
 }
 
 // podSecurity is that of a pod that runs as user. It has no fsGroup, not even

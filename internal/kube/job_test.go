@@ -87,7 +87,10 @@ func TestJobObjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	initialise.Command = slices.Replace(initialise.Command, 2, 3, "the wrapper")
+	near := backupJob(t, nil)
+	near.Node = "node-2"
 	for name, job := range map[string]restic.Job{
+		"job-backup-near-the-app":        near,
 		"job-backup":                     backupJob(t, nil),
 		"job-backup-where-the-volume-is": backupJob(t, local),
 		"job-init":                       initialise,

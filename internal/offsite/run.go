@@ -327,8 +327,8 @@ func (m *making) clone(ctx context.Context) (catalog.Claim, error) {
 
 // job is the mover. Where the class waits for the first consumer the clone is
 // made where the mover is scheduled, and that must be where the storage has
-// the snapshot: where the source volume is. A class that does not wait chooses
-// itself.
+// the snapshot: where the source volume is, or, where that could not be read,
+// best where the app was. A class that does not wait chooses itself.
 func (m *making) job() (restic.Job, error) {
 	b := restic.Backup{
 		Namespace: m.namespace(), Name: m.copy.Name, Image: m.request.Image, Pod: m.request.Pod, UploadLimit: m.request.UploadLimit,
@@ -336,7 +336,7 @@ func (m *making) job() (restic.Job, error) {
 		Claim: m.copy.Name, Deadline: m.request.Deadline,
 	}
 	if m.class.WaitsForConsumer {
-		b.NodeAffinity = m.copy.Snapshot.Record.Claim.NodeAffinity
+		b.NodeAffinity, b.Node = m.copy.Snapshot.Record.Claim.NodeAffinity, m.copy.Snapshot.Record.Claim.Node
 	}
 	job, dropped, err := b.Job()
 	for _, what := range dropped {

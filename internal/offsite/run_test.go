@@ -80,15 +80,16 @@ func TestMoverGoesWhereTheVolumeIs(t *testing.T) {
 		t.Run(fmt.Sprint("class waits: ", waits), func(t *testing.T) {
 			c, p := newCluster(t), plan(t, "data")
 			c.classes["fast"] = catalog.StorageClass{Name: "fast", WaitsForConsumer: waits}
-			p.Copies[0].Snapshot.Record.Claim.NodeAffinity = affinity
+			p.Copies[0].Snapshot.Record.Claim.NodeAffinity, p.Copies[0].Snapshot.Record.Claim.Node = affinity, "node-2"
 			if _, err := offsite.Run(t.Context(), c, at, p, &events{}); err != nil {
 				t.Fatal(err)
 			}
-			want := json.RawMessage(nil)
+			want, node := json.RawMessage(nil), ""
 			if waits {
-				want = affinity
+				want, node = affinity, "node-2"
 			}
 			equal(t, "node affinity", want, c.jobs[p.Copies[0].Name].NodeAffinity)
+			equal(t, "node", node, c.jobs[p.Copies[0].Name].Node)
 		})
 	}
 }

@@ -71,6 +71,8 @@ type Job struct {
 	// NodeAffinity is a PersistentVolume's spec.nodeAffinity as JSON, which
 	// the pod keeps to; nil for none.
 	NodeAffinity json.RawMessage
+	// Node is where the pod had best be; "" for anywhere.
+	Node string
 
 	Pod
 
@@ -123,6 +125,7 @@ type Backup struct {
 	Snapshot        catalog.Snapshot
 	Claim           string          // the clone's
 	NodeAffinity    json.RawMessage // nil for none
+	Node            string          // "" for any
 	Deadline        time.Duration   // for restic itself
 	Pod             Pod
 	UploadLimit     int // KiB/s; 0 for none
@@ -164,7 +167,7 @@ func (b Backup) Job() (job Job, dropped []string, err error) {
 	}
 	job.Args = arguments("backup", b.Deadline, append(args, DataPath))
 	job.Env = append(job.Env, Env{"BACKSNAP_NAMESPACE", s.Namespace})
-	job.Claim, job.NodeAffinity = b.Claim, b.NodeAffinity
+	job.Claim, job.NodeAffinity, job.Node = b.Claim, b.NodeAffinity, b.Node
 	job.Deadline = b.Deadline + setup
 	return job, dropped, nil
 }

@@ -22,7 +22,21 @@ func (p *planner) volume(c catalog.Claim) (Volume, *Skip) {
 	if err != nil {
 		return Volume{}, &Skip{Claim: c, Code: catalog.CodeUsage, Reason: "annotation " + catalog.AnnotationRetain + ": " + err.Error(), Next: look(c)}
 	}
-	return Volume{Claim: c, Class: class, Name: catalog.SnapshotName(c.Name, p.Run), Retain: retain}, nil
+	return Volume{Claim: c, Class: class, Name: catalog.SnapshotName(c.Name, p.Run), Retain: retain, Node: p.node(c)}, nil
+}
+
+// node is where a pod mounts c, "" for none, or where c's volume itself says
+// where it is.
+func (p *planner) node(c catalog.Claim) string {
+	if !slices.Contains(p.inv.Unread, catalog.KindVolumes) {
+		return ""
+	}
+	for _, pod := range p.mounters(c) {
+		if pod.Node != "" {
+			return pod.Node
+		}
+	}
+	return ""
 }
 
 // look is the command that shows c and its annotations.

@@ -110,7 +110,7 @@ func (a *taking) record(v Volume, s catalog.Snapshot, ready time.Time) *catalog.
 		Version: catalog.RecordVersion, Run: a.plan.Run, App: a.app.Name, Members: a.claims(),
 		Claim: catalog.ClaimRecord{
 			Name: c.Name, UID: c.UID, Request: c.Request, Capacity: c.Capacity, StorageClass: c.StorageClass, Driver: c.Driver,
-			AccessModes: c.AccessModes, VolumeMode: c.VolumeMode, FileSystem: c.FileSystem, NodeAffinity: c.NodeAffinity,
+			AccessModes: c.AccessModes, VolumeMode: c.VolumeMode, FileSystem: c.FileSystem, NodeAffinity: c.NodeAffinity, Node: v.Node,
 		},
 		SnapshotClass: v.Class, RestoreSize: s.RestoreSize, TimeZone: a.plan.Zone.String(),
 		Consistency: a.consistency, Reason: a.reason, Barrier: a.barrier, User: a.app.User, Wanted: v.Wanted,

@@ -102,6 +102,8 @@ type Volume struct {
 	// Wanted are the names of the repositories in which a copy is asked for,
 	// sorted. MakePlan leaves it empty: who composes snapshot and copy knows.
 	Wanted []string
+	// Node is where a pod mounts it; only where the volume could not be read.
+	Node string
 }
 
 // Hook is what runs inside an app's pods before the cut.

@@ -531,8 +531,9 @@ func TestWithTheRightsOfANamespace(t *testing.T) {
 	user := int64(999)
 	inNamespace := func() (catalog.Inventory, *fake) {
 		inv, f := mysqlShop()
-		inv.Classes, inv.Unread = nil, []string{catalog.KindClasses}
+		inv.Classes, inv.Unread = nil, []string{catalog.KindVolumes, catalog.KindClasses}
 		for i := range inv.Pods {
+			inv.Pods[i].Node = "node-2"
 			for j := range inv.Pods[i].Containers {
 				inv.Pods[i].Containers[j].User = &user
 			}
@@ -548,7 +549,7 @@ func TestWithTheRightsOfANamespace(t *testing.T) {
 				t.Errorf("warnings (-want +got):\n%s", diff)
 			}
 			for _, item := range result.Items {
-				if item.Outcome != snapshot.Protected || item.Snapshot.Class != "" || *item.Snapshot.Record.User != user {
+				if item.Outcome != snapshot.Protected || item.Snapshot.Class != "" || *item.Snapshot.Record.User != user || item.Snapshot.Record.Claim.Node != "node-2" {
 					t.Errorf("item %+v of snapshot %+v", item, item.Snapshot)
 				}
 			}
