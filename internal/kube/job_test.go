@@ -14,6 +14,7 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
@@ -267,7 +268,7 @@ func TestFollowMover(t *testing.T) {
 				s.pods.Add(moverPod("p1", corev1.PodFailed, terminated(12, "Error", "report")))
 				s.jobs.Add(moverJob(ended(batchv1.JobFailed, "PodFailurePolicy")))
 			},
-			seen: []restic.Sight{{Pod: "p1", Trouble: &restic.Trouble{Reason: "Error", Message: "exit 12; the Job tries again"}}},
+			seen: []restic.Sight{{Pod: "p1"}},
 			end: restic.End{
 				Pod: "p1", Exit: 12, Text: "report", Finished: finishedAt, Reason: "PodFailurePolicy", Message: "as the Job says",
 			},
@@ -307,7 +308,7 @@ func TestFollowMover(t *testing.T) {
 				s.pods.Add(evicted)
 				s.jobs.Add(moverJob(ended(batchv1.JobFailed, "BackoffLimitExceeded")))
 			},
-			seen: []restic.Sight{{Pod: "p1"}},
+			seen: []restic.Sight{{Pod: "p1", Trouble: &restic.Trouble{Reason: "Evicted", Message: "the node was low on memory; the Job tries again"}}},
 			end: restic.End{
 				Pod: "p1", Exit: 1, Killed: "Evicted", Text: "the node was low on memory",
 				Reason: "BackoffLimitExceeded", Message: "as the Job says",
@@ -334,6 +335,28 @@ func TestFollowMover(t *testing.T) {
 				{Pod: "p1", Running: true},
 			},
 			err: catalog.ErrGone,
+		},
+		{
+			name: "it wants more memory than it may have",
+			show: func(s stage) {
+				pod := moverPod("p1", corev1.PodFailed, terminated(137, "OOMKilled", ""))
+				pod.Spec.Containers = []corev1.Container{{Name: "restic", Resources: corev1.ResourceRequirements{
+					Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("24Mi")},
+				}}}
+				s.pods.Add(pod)
+				s.jobs.Delete(moverJob())
+			},
+			seen: []restic.Sight{{Pod: "p1", Trouble: &restic.Trouble{Reason: "OOMKilled", Message: "restic needs more memory than its limit of 24Mi", Lasting: true}}},
+			err:  catalog.ErrGone,
+		},
+		{
+			name: "its Secret is gone",
+			show: func(s stage) {
+				s.pods.Add(moverPod("p1", corev1.PodPending, waiting("CreateContainerConfigError", `secret "main" not found`)))
+				s.jobs.Delete(moverJob())
+			},
+			seen: []restic.Sight{{Pod: "p1", Trouble: &restic.Trouble{Reason: "CreateContainerConfigError", Message: `secret "main" not found`}}},
+			err:  catalog.ErrGone,
 		},
 		{
 			name: "no node has room",

@@ -176,6 +176,10 @@ func (f *following) sight() restic.Sight {
 			return sight
 		}
 	}
+	if pod.Status.Phase == corev1.PodFailed { // evicted, before its container was there or with it
+		sight.Trouble = &restic.Trouble{Reason: pod.Status.Reason, Message: pod.Status.Message + "; the Job tries again"}
+		return sight
+	}
 	for _, condition := range pod.Status.Conditions {
 		if condition.Type == corev1.PodScheduled && condition.Status == corev1.ConditionFalse {
 			sight.Trouble = &restic.Trouble{Reason: condition.Reason, Message: condition.Message}
@@ -187,12 +191,20 @@ func (f *following) sight() restic.Sight {
 	return sight
 }
 
-// failedAttempt is the trouble of an attempt that failed. The next one has no more
-// memory than the one before.
+// failedAttempt is the trouble of an attempt that failed, nil for one that the
+// Job ends with. The next one has no more memory than the one before.
 func failedAttempt(pod *corev1.Pod, how *corev1.ContainerStateTerminated) *restic.Trouble {
 	if how.Reason == restic.OutOfMemory {
-		limit := pod.Spec.Containers[0].Resources.Limits.Memory()
-		return &restic.Trouble{Reason: how.Reason, Message: "restic needs more memory than its limit of " + limit.String(), Lasting: true}
+		message := "restic needs more memory than there is"
+		for _, c := range pod.Spec.Containers {
+			if limit, found := c.Resources.Limits[corev1.ResourceMemory]; found && c.Name == moverContainer {
+				message = "restic needs more memory than its limit of " + limit.String()
+			}
+		}
+		return &restic.Trouble{Reason: how.Reason, Message: message, Lasting: true}
+	}
+	if slices.Contains(restic.Final, restic.Exit(how.ExitCode)) {
+		return nil
 	}
 	return &restic.Trouble{Reason: how.Reason, Message: fmt.Sprintf("exit %d; the Job tries again", how.ExitCode)}
 }
