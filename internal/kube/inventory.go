@@ -41,7 +41,7 @@ func (c *Cluster) Inventory(ctx context.Context, scope catalog.Scope) (catalog.I
 		g.run(func() (err error) { v.Repositories, err = c.repositories(ctx, scope.BackupNamespace); return err })
 	}
 	if err := g.wait(); err != nil {
-		return catalog.Inventory{}, err
+		return catalog.Inventory{}, untouched(err)
 	}
 	for i := range claims {
 		v.Claims = append(v.Claims, claim(&claims[i], volumes))
@@ -64,6 +64,15 @@ func unread(v *catalog.Inventory, volumes map[string]*corev1.PersistentVolume) {
 		v.Unread = append(v.Unread, catalog.KindNamespaces)
 		v.Namespaces = map[string]map[string]string{}
 	}
+}
+
+// untouched is err, which only says that something could not be read, with the
+// state that this leaves.
+func untouched(err error) error {
+	if f, ok := err.(*catalog.Failure); ok && f.State == "" {
+		f.State = "nothing changed"
+	}
+	return err
 }
 
 // seen adds the namespaces of claims whose annotations may not be read.

@@ -337,7 +337,8 @@ func TestInventoryFailures(t *testing.T) {
 			spoil: func(f fakes) { refuse(f.core, "list", "pods") },
 			want: catalog.Failure{
 				Code: catalog.CodeForbidden, Message: "list pods: you may not list pods in shop", Cause: denied("list", "", "pods"),
-				Next: "ask for that right, and see whether you have it: kubectl auth can-i list pods -n shop",
+				State: "nothing changed",
+				Next:  "ask for that right, and see whether you have it: kubectl auth can-i list pods -n shop",
 			},
 		},
 		{
@@ -347,6 +348,7 @@ func TestInventoryFailures(t *testing.T) {
 			want: catalog.Failure{
 				Code: catalog.CodeForbidden, Message: "list persistentvolumeclaims: you may not list persistentvolumeclaims in all namespaces",
 				Cause: denied("list", "", "persistentvolumeclaims"),
+				State: "nothing changed",
 				Next:  "ask for that right, and see whether you have it: kubectl auth can-i list persistentvolumeclaims -A",
 			},
 		},

@@ -903,6 +903,32 @@ func TestTimeOfTheCut(t *testing.T) {
 	}
 }
 
+// The client's clock may be a day off: what is kept, and how long, goes by the
+// clocks of storage and server.
+func TestClockOfTheClient(t *testing.T) {
+	for name, off := range map[string]time.Duration{"right": 0, "a day ahead": 24 * time.Hour, "a day behind": -24 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFake(nil)
+				plan, err := snapshot.MakePlan(request(), catalog.Inventory{Claims: []catalog.Claim{claim("data")}, Classes: classes})
+				if err != nil {
+					t.Fatal(err)
+				}
+				started := time.Now()
+				result := snapshot.Run(t.Context(), f, func() time.Time { return time.Now().Add(off).UTC() }, plan, &seen{})
+				f.storing.Wait()
+				s := result.Items[0].Snapshot
+				if result.Items[0].Outcome != snapshot.Protected || s.Cut.Sub(started).Abs() > time.Minute {
+					t.Errorf("%s, cut at %v, asked for at %v", result.Items[0].Outcome, s.Cut, started)
+				}
+				if want := plan.Retain.DeleteAfter(started.In(plan.Zone)); s.DeleteAfter != want {
+					t.Errorf("kept through %s, want %s", s.DeleteAfter, want)
+				}
+			})
+		})
+	}
+}
+
 // The command that tries again must be one that there is.
 func TestNextIsACommandThatThereIs(t *testing.T) {
 	for _, c := range []struct {

@@ -5,12 +5,8 @@
 package e2e_test
 
 import (
-	"bufio"
 	"fmt"
-	"io"
-	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -25,17 +21,14 @@ func TestCopiesLoadIntoAnEmptyServer(t *testing.T) {
 	namespace := kit.Namespace(t)
 	postgres := kit.Postgres(t, namespace, "postgres", kit.Options{})
 	mariadb := kit.MariaDB(t, namespace, "mariadb", kit.Options{})
-	postgres.SQL(t, `create table quiet as select i as id, md5(i::text) as what from generate_series(1, 20000) i; create table busy (id int primary key);`)
-	mariadb.SQL(t, `create table quiet as select seq as id, md5(seq) as what from seq_1_to_20000; create table busy (id int primary key);`)
+	postgres.SQL(t, `create table quiet as select i as id, md5(i::text) as what from generate_series(1, 20000) i`)
+	mariadb.SQL(t, `create table quiet as select seq as id, md5(seq) as what from seq_1_to_20000`)
 
-	writers := []*writer{write(t, postgres), write(t, mariadb)}
-	for _, w := range writers {
-		kit.Until(t, "first rows", func() string { return atLeast(w.acknowledged(), 10) })
-	}
-	before := []int{writers[0].acknowledged(), writers[1].acknowledged()}
+	writers := []*kit.Writer{kit.Write(t, postgres), kit.Write(t, mariadb)}
+	before := []int{writers[0].Acknowledged(), writers[1].Acknowledged()}
 	run := kit.Snapshot(t, 0, "-n", namespace, "--backup-namespace", repository.Namespace)
 	for _, w := range writers {
-		w.stop()
+		w.Stop()
 	}
 
 	checkRepository(t, repository, namespace, run)
@@ -134,75 +127,4 @@ func decompressor(text string) string {
 		return "gzip -dc"
 	}
 	return "cat"
-}
-
-func atLeast(n, want int) string {
-	if n >= want {
-		return ""
-	}
-	return fmt.Sprintf("%d, want %d", n, want)
-}
-
-// writer commits rows 1, 2, 3 ... one after the other, each acknowledged by
-// the server before the next.
-type writer struct {
-	done chan struct{}
-	quit chan struct{}
-	acks chan int
-}
-
-func write(t *testing.T, db kit.Database) *writer {
-	t.Helper()
-	client := `exec psql -XqtA -v ON_ERROR_STOP=1 -U postgres -d shop`
-	if db.Name != "postgres" {
-		client = `MYSQL_PWD=$MARIADB_ROOT_PASSWORD exec mariadb -NB --unbuffered -D shop`
-	}
-	cmd := exec.CommandContext(t.Context(), "kubectl", "exec", "-i", "-n", db.Namespace, db.Pod(), "--", "sh", "-c", client)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	w := &writer{done: make(chan struct{}), quit: make(chan struct{}), acks: make(chan int, 1)}
-	w.acks <- 0
-	go func() {
-		defer close(w.done)
-		defer cmd.Wait()
-		defer in.Close()
-		w.write(in, bufio.NewScanner(out))
-	}()
-	return w
-}
-
-func (w *writer) write(in io.Writer, out *bufio.Scanner) {
-	for i := 1; ; i++ {
-		select {
-		case <-w.quit:
-			return
-		default:
-		}
-		if _, err := fmt.Fprintf(in, "insert into busy values (%d); select %d;\n", i, i); err != nil || !out.Scan() || out.Text() != strconv.Itoa(i) {
-			return
-		}
-		<-w.acks
-		w.acks <- i
-	}
-}
-
-// acknowledged is the last row that the server has committed for sure.
-func (w *writer) acknowledged() int {
-	n := <-w.acks
-	w.acks <- n
-	return n
-}
-
-func (w *writer) stop() {
-	close(w.quit)
-	<-w.done
 }

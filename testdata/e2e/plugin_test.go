@@ -197,22 +197,22 @@ func TestRequestsStayInBudget(t *testing.T) {
 func TestNeverCallAnUnprovenBackupGood(t *testing.T) {
 	namespace := kit.Namespace(t)
 	db := kit.MariaDB(t, namespace, "mariadb", kit.Options{})
+	writer := kit.Write(t, db) // it is logged in already
 	db.SQL(t, "drop user if exists root@localhost, root@'%'; create user root@'%' identified by 'changed'; grant all on *.* to root@'%' with grant option; flush privileges")
 
-	failed := kit.Snapshot(t, 1, "-n", namespace, "--repository", "none", "--consistency", "application")
+	day := kit.Day{Group: "Database", What: "wrong database password", Exit: 1, Code: "BS012", Says: []string{"Access denied"}}
+	failed := day.Snapshot(t, writer, "-n", namespace, "--repository", "none", "--consistency", "application")
 	if item := failed.Of(t, db.Claim()); item.State != "Failed" || item.Code != "BS012" {
 		t.Errorf("application: %+v", item)
 	}
-	if left := kit.Names(t, namespace, "volumesnapshot,lease"); left != "" {
+	if left := kit.Names(t, namespace, "volumesnapshot"); left != "" {
 		t.Errorf("application left %s", left)
 	}
 	partial := kit.Snapshot(t, 3, "-n", namespace, "--repository", "none")
 	if item := partial.Of(t, db.Claim()); item.State != "Protected" || item.Consistency != "crash" || item.Code != "BS012" {
 		t.Errorf("auto: %+v", item)
 	}
-	if files := kit.Exec(t, namespace, db.Pod(), "ls -A /var/lib/mysql"); strings.Contains(files, ".backsnap") {
-		t.Errorf("left in the volume:\n%s", files)
-	}
+	db.NoParts(t)
 }
 
 // TestNeverShowASecret greps for passwords that hold everything a shell, JSON

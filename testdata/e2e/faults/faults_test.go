@@ -3,13 +3,10 @@
 package faults_test
 
 import (
-	"maps"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/backsnap/kubectl-backsnap/testdata/e2e/kit"
 )
@@ -21,75 +18,6 @@ func claim(t *testing.T) string {
 	kit.Claim(t, namespace, "data", "")
 	kit.Bound(t, namespace, "data")
 	return namespace
-}
-
-func TestASnapshotThatIsNeverReadyIsNoRestorePoint(t *testing.T) {
-	namespace := claim(t)
-	kit.Faults(t, namespace, kit.Fault{"neverReady": true})
-	run := kit.Snapshot(t, 6, "-n", namespace, "--repository", "none", "--retain", "calendar", "--timeout", "8s")
-	item := run.Of(t, "data")
-	if item.State != "Failed" || item.Code != "BS022" {
-		t.Errorf("item %+v", item)
-	}
-	labels := slices.Sorted(maps.Keys(kit.Labels(t, namespace, item.Snapshot)))
-	want := []string{"app.kubernetes.io/managed-by", "backsnap.sh/namespace", "backsnap.sh/pvc", "backsnap.sh/retain", "backsnap.sh/run"}
-	if !slices.Equal(labels, want) {
-		t.Errorf("labels\n got %v\nwant %v", labels, want)
-	}
-}
-
-func TestAStorageThatTakesItsTimeIsWaitedFor(t *testing.T) {
-	namespace := claim(t)
-	kit.Faults(t, namespace, kit.Fault{"cutDelay": "2s", "readyDelay": "4s"})
-	if item := kit.Snapshot(t, 0, "-n", namespace, "--repository", "none").Of(t, "data"); item.State != "Protected" {
-		t.Errorf("item %+v", item)
-	}
-}
-
-func TestErrorsOfTheStorageThatPassAreWaitedFor(t *testing.T) {
-	for _, code := range []string{"DeadlineExceeded", "Aborted", "ResourceExhausted"} {
-		namespace := claim(t)
-		kit.Faults(t, namespace, kit.Fault{"errors": kit.Failing(code, "try again", 2)})
-		if item := kit.Snapshot(t, 0, "-n", namespace, "--repository", "none").Of(t, "data"); item.State != "Protected" {
-			t.Errorf("%s: item %+v", code, item)
-		}
-	}
-}
-
-func TestAnErrorOfTheStorageThatStaysIsQuoted(t *testing.T) {
-	namespace := claim(t)
-	kit.Faults(t, namespace, kit.Fault{"finalError": kit.Failing("InvalidArgument", "the array says no", 0)})
-	run := kit.Snapshot(t, 6, "-n", namespace, "--repository", "none", "--timeout", "8s")
-	if item := run.Of(t, "data"); item.Code != "BS022" || !strings.Contains(item.Error, "the array says no") {
-		t.Errorf("item %+v", item)
-	}
-}
-
-func TestADriverThatGivesNoRestoreSizeIsCopied(t *testing.T) {
-	repository := kit.NewRepository(t, "repository password")
-	namespace := claim(t)
-	kit.Faults(t, namespace, kit.Fault{"noRestoreSize": true})
-	run := kit.Snapshot(t, 0, "-n", namespace, "--backup-namespace", repository.Namespace)
-	if copies := run.Of(t, "data").Copies; len(copies) != 1 || copies[0].State != "Ok" {
-		t.Errorf("copies %+v", copies)
-	}
-}
-
-// TestASnapshotStandsThoughItsCopyFails: a wrong repository password.
-func TestASnapshotStandsThoughItsCopyFails(t *testing.T) {
-	repository := kit.NewRepository(t, "repository password")
-	namespace := claim(t)
-	wrong := repository
-	wrong.Password = "not the password"
-	wrong.Secret(t)
-	run := kit.Snapshot(t, 3, "-n", namespace, "--backup-namespace", repository.Namespace)
-	item := run.Of(t, "data")
-	if item.State != "Protected" || len(item.Copies) != 1 || item.Copies[0].Code != "BS053" {
-		t.Errorf("item %+v", item)
-	}
-	if left := kit.Names(t, repository.Namespace, "job,pod,pvc,volumesnapshot"); left != "" {
-		t.Errorf("left in the backup namespace: %s", left)
-	}
 }
 
 // slowDump is a database whose dump takes some seconds.
@@ -156,25 +84,4 @@ func TestNeverLeaveAnApplicationFrozenWhenTheClientIsKilled(t *testing.T) {
 	undisturbed(t, db)
 	// The dead run's lease is taken over; its name is in nobody's way.
 	kit.Snapshot(t, 0, "-n", db.Namespace, "--repository", "none", "--lock-timeout", "1m")
-}
-
-// TestTwoRunsAtOnce: the second one is told who holds the namespace.
-func TestTwoRunsAtOnce(t *testing.T) {
-	db := slowDump(t)
-	first := kit.Start(t, os.Getenv("KUBECONFIG"), "snapshot", "-n", db.Namespace, "--repository", "none")
-	dumping(t, db)
-	r := kit.Backsnap(t, "snapshot", "-n", db.Namespace, "--repository", "none")
-	if r.Code != 6 || !strings.Contains(r.Stderr, "BS035") {
-		t.Errorf("second run: exit %d\n%s", r.Code, r.Stderr)
-	}
-	done := make(chan error, 1)
-	go func() { done <- first.Wait() }()
-	select {
-	case err := <-done:
-		if err != nil {
-			t.Errorf("first run: %v", err)
-		}
-	case <-time.After(kit.Patience):
-		t.Fatal("first run does not end")
-	}
 }

@@ -31,7 +31,7 @@ func (d Database) Claim() string { return "data-" + d.Name + "-0" }
 func Postgres(t testing.TB, namespace, name string, o Options) Database {
 	t.Helper()
 	d := Database{Namespace: namespace, Name: name, Password: o.Password, engine: "postgres"}
-	d.start(t, o, "docker.io/library/postgres:15", 5432, "/var/lib/postgresql/data",
+	d.start(t, o, "docker.io/library/postgres:15", 5432,
 		"POSTGRES_PASSWORD", map[string]string{"POSTGRES_DB": "shop", "PGDATA": "/var/lib/postgresql/data/pgdata"},
 		`psql -XtAU postgres -h 127.0.0.1 -d shop -c 'select 1' || pg_isready -h 127.0.0.1`)
 	return d
@@ -42,13 +42,13 @@ func Postgres(t testing.TB, namespace, name string, o Options) Database {
 func MariaDB(t testing.TB, namespace, name string, o Options) Database {
 	t.Helper()
 	d := Database{Namespace: namespace, Name: name, Password: o.Password, engine: "mariadb"}
-	d.start(t, o, "docker.io/library/mariadb:10.11", 3306, "/var/lib/mysql",
+	d.start(t, o, "docker.io/library/mariadb:10.11", 3306,
 		"MARIADB_ROOT_PASSWORD", map[string]string{"MARIADB_DATABASE": "shop"},
 		`MYSQL_PWD=$MARIADB_ROOT_PASSWORD mariadb -h 127.0.0.1 -D shop -e 'select 1'`)
 	return d
 }
 
-func (d Database) start(t testing.TB, o Options, image string, port int, mount, passwordVariable string, env map[string]string, ready string) {
+func (d Database) start(t testing.TB, o Options, image string, port int, passwordVariable string, env map[string]string, ready string) {
 	t.Helper()
 	variables := ""
 	for name, value := range env {
@@ -93,7 +93,7 @@ spec:
       spec:
         accessModes: [ReadWriteOnce]%[10]s
         resources: {requests: {storage: %[12]s}}
-`, d.Name, d.Namespace, YAML(d.password()), image, port, mount, passwordVariable, variables, YAML(ready), class, replicas, size), "apply", "-f", "-")
+`, d.Name, d.Namespace, YAML(d.password()), image, port, d.mount(), passwordVariable, variables, YAML(ready), class, replicas, size), "apply", "-f", "-")
 	Kubectl(t, "rollout", "status", "-n", d.Namespace, "statefulset/"+d.Name, "--timeout", Patience.String())
 }
 
@@ -109,6 +109,14 @@ func (d Database) password() string {
 func (d Database) SQL(t testing.TB, statements string) string {
 	t.Helper()
 	return strings.TrimSpace(Apply(t, statements, "exec", "-i", "-n", d.Namespace, d.Pod(), "--", "sh", "-c", d.client()))
+}
+
+// mount is where the server's container has the volume.
+func (d Database) mount() string {
+	if d.engine == "postgres" {
+		return "/var/lib/postgresql/data"
+	}
+	return "/var/lib/mysql"
 }
 
 func (d Database) client() string {

@@ -31,7 +31,7 @@ type Result struct {
 // Command runs name with args and stdin to its end; any exit code will do.
 func Command(t testing.TB, env []string, stdin, name string, args ...string) Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*Patience) // restic alone waits ten minutes for a lock
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env = append(os.Environ(), env...)
@@ -131,6 +131,21 @@ func cleanup(t testing.TB, args ...string) {
 	if out, err := exec.Command("kubectl", args...).CombinedOutput(); err != nil {
 		t.Logf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
+}
+
+// Forget deletes what was applied, after the test's own context is gone.
+func Forget(t testing.TB, manifest string) {
+	cmd := exec.Command("kubectl", "delete", "--ignore-not-found", "-f", "-")
+	cmd.Stdin = strings.NewReader(manifest)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Logf("kubectl delete: %v\n%s", err, out)
+	}
+}
+
+// Release takes all finalizers off an object, after the test's own context is
+// gone.
+func Release(t testing.TB, kind, name, namespace string) {
+	cleanup(t, "patch", kind, name, "-n", namespace, "--type", "merge", "-p", `{"metadata": {"finalizers": null}}`)
 }
 
 // Env is the value of one of the cluster's variables. The test fails without it.

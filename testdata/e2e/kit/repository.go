@@ -52,17 +52,24 @@ stringData:
 `, r.Name, r.Namespace, r.Bucket, YAML(r.Password), YAML(Env(t, "BACKSNAP_CLUSTER_S3_ACCESS_KEY")), YAML(Env(t, "BACKSNAP_CLUSTER_S3_SECRET_KEY"))), "apply", "-f", "-")
 }
 
-// Restic runs restic by hand, from outside of the cluster, against the same
-// repository.
-func (r Repository) Restic(t testing.TB, args ...string) string {
+// Environment is what restic needs to use the repository from outside of the
+// cluster.
+func (r Repository) Environment(t testing.TB) []string {
 	t.Helper()
-	result := Command(t, []string{
+	return []string{
 		"RESTIC_REPOSITORY=s3:" + Env(t, "BACKSNAP_CLUSTER_S3_URL") + "/" + r.Bucket,
 		"RESTIC_PASSWORD=" + r.Password,
 		"AWS_ACCESS_KEY_ID=" + Env(t, "BACKSNAP_CLUSTER_S3_ACCESS_KEY"),
 		"AWS_SECRET_ACCESS_KEY=" + Env(t, "BACKSNAP_CLUSTER_S3_SECRET_KEY"),
 		"RESTIC_CACHE_DIR=" + t.TempDir(),
-	}, "", Env(t, "BACKSNAP_CLUSTER_RESTIC"), args...)
+	}
+}
+
+// Restic runs restic by hand, from outside of the cluster, against the same
+// repository.
+func (r Repository) Restic(t testing.TB, args ...string) string {
+	t.Helper()
+	result := Command(t, r.Environment(t), "", Env(t, "BACKSNAP_CLUSTER_RESTIC"), args...)
 	if result.Code != 0 {
 		t.Fatalf("restic %v: exit %d\n%s%s", args, result.Code, result.Stdout, result.Stderr)
 	}
