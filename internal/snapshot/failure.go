@@ -97,6 +97,9 @@ func (a *taking) hookFailure(ctx context.Context, ref catalog.ContainerRef, doin
 	if a.app.Effort != Application {
 		message, state = "snapshot of %s is not application-consistent: %s in pod %s failed", "app running, not frozen; the snapshot holds what the disk held"
 	}
+	if a.app.Effort == Application && errors.Is(err, plugins.ErrTruncated) { // nobody has heard the script's end
+		state = "not frozen; nothing created; a half-written dump is removed by its own script, or by the next run where the pod was killed"
+	}
 	return &catalog.Failure{Code: code, Message: fmt.Sprintf(message, a, doing, ref.Pod), Cause: err, State: state, Next: next}
 }
 

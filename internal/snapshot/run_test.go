@@ -282,6 +282,10 @@ func TestFailedDump(t *testing.T) {
 			f.servers["mysql-0"].dumpFails = "dump mysqldump exited with 2"
 			f.servers["mysql-0"].stderr = "one\ntwo\n\nmysqldump: Got error: 1045\nthree\n"
 		}, catalog.CodeDump, "mysqldump exited with 2: two | mysqldump: Got error: 1045 | three"},
+		{"what the tool says is in the message already", func(f *fake) {
+			f.servers["mysql-0"].dumpFails = "dump mysqldump: Got error: 1045"
+			f.servers["mysql-0"].stderr = "mysqldump: Got error: 1045\n"
+		}, catalog.CodeDump, "mysqldump: Got error: 1045"},
 		{"the dump cannot be proven", func(f *fake) { f.servers["mysql-0"].dumpFails = "verify no trailer" }, catalog.CodeTruncated, "no trailer"},
 		{"the dump is empty", func(f *fake) { f.servers["mysql-0"].dumpFails = "empty no database" }, catalog.CodeTruncated, "no database"},
 		{"it filled the volume", func(f *fake) { f.servers["mysql-0"].dumpFails = "nospace it would fill the volume" }, catalog.CodeSpace, "it would fill the volume"},
@@ -350,6 +354,19 @@ func TestFailedDumpSaysWhatToDo(t *testing.T) {
 			if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(catalog.Failure{}, "Cause")); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", e, diff)
 			}
+		}
+	})
+}
+
+// A script whose end nobody has heard may have left half a dump.
+func TestLostDumpClaimsNoCleanUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inv, f := mysqlAlone()
+		f.servers["mysql-0"].cut = "dump"
+		result, _ := take(t, t.Context(), f, request(effort(snapshot.Application)), inv)
+		want := "not frozen; nothing created; a half-written dump is removed by its own script, or by the next run where the pod was killed"
+		if got := failure(t, result.Items[0].Err).State; got != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	})
 }

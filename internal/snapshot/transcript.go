@@ -60,7 +60,8 @@ func (l *lastLines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// explain adds the tool's last three lines to err.
+// explain adds the tool's last three lines to err, but for those that it has
+// already.
 func (l *lastLines) explain(nonce string, err error) error {
 	if err == nil {
 		return nil
@@ -70,7 +71,7 @@ func (l *lastLines) explain(nonce string, err error) error {
 	var lines []string
 	for line := range strings.Lines(string(l.text)) {
 		line = strings.TrimSpace(line)
-		if line != "" && !plugins.Tick(nonce, line) {
+		if line != "" && !plugins.Tick(nonce, line) && !strings.Contains(err.Error(), line) {
 			lines = append(lines, line)
 		}
 	}

@@ -197,7 +197,7 @@ func TestBadDaysOfAPod(t *testing.T) {
 			gone[what](t)
 			r := wait()
 			comesBack(t, db, uid)
-			kit.Day{Group: "Database", What: what, Exit: 1, Code: "BS013"}.Check(t, writer, r)
+			kit.Day{Group: "Database", What: what, Exit: 1, Code: "BS013", Left: "half a dump in the volume, until the next run"}.Check(t, writer, r)
 			if left := kit.Names(t, db.Namespace, "volumesnapshot"); left != "" {
 				t.Errorf("left %s", left)
 			}

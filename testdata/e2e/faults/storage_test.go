@@ -33,7 +33,7 @@ func TestBadDaysOfTheStorage(t *testing.T) {
 		},
 		{
 			Day:   kit.Day{What: "final cut error", Exit: 6, Code: "BS022", Says: []string{"the array says no"}, Stays: "volumesnapshot"},
-			fault: kit.Fault{"finalError": kit.Failing("InvalidArgument", "the array says no", 0)}, args: []string{"--timeout", "15s"},
+			fault: kit.Fault{"finalError": kit.Failing("InvalidArgument", "the array says no", 0)}, args: []string{"--timeout", "30s"},
 		},
 		{
 			Day:   kit.Day{What: "clone never bound", Exit: 3, Code: "BS055", Says: []string{"no room for clones"}},

@@ -34,7 +34,8 @@ type BadProxy struct {
 	Did func() string
 }
 
-// NewBadProxy starts one. seed chooses the exec, probe or dump, and the byte.
+// NewBadProxy starts one. seed chooses the exec, the dump if it is even, else
+// the probe, and the byte.
 func NewBadProxy(t testing.TB, kind string, seed uint64) *BadProxy {
 	t.Helper()
 	config := Config(t)
@@ -47,7 +48,7 @@ func NewBadProxy(t testing.TB, kind string, seed uint64) *BadProxy {
 		t.Fatal(err)
 	}
 	random := rand.New(rand.NewPCG(seed, 0))
-	harm := &harm{kind: kind, exec: 1 + random.Int64N(2), at: random.Int64N(1600), pause: time.Duration(1+random.Int64N(4)) * time.Second}
+	harm := &harm{kind: kind, exec: 2 - int64(seed%2), at: random.Int64N(1600), pause: time.Duration(1+random.Int64N(4)) * time.Second}
 	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(server) }, FlushInterval: -1}
 	front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/exec") && harm.execs.Add(1) == harm.exec {

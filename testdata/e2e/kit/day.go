@@ -18,6 +18,8 @@ type Day struct {
 	// Stays is what of the run is there still, and by right: a kind, such as
 	// volumesnapshot; "" for nothing.
 	Stays string
+	// Left says in the table what is left where that is no object; "" for nothing.
+	Left string
 }
 
 // Snapshot runs `snapshot -o json` on that day and checks it.

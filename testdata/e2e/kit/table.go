@@ -48,7 +48,10 @@ func (d Day) row(t testing.TB, w *Writer, said []failure) {
 	if len(said) > 0 {
 		message = strings.TrimSuffix(said[0].message+". "+said[0].cause, ". ")
 	}
-	if d.Stays != "" {
+	switch {
+	case d.Left != "":
+		left = d.Left
+	case d.Stays != "":
 		left = "the " + d.Stays + ", as the message says"
 	}
 	row := fmt.Sprintf("| %s | %d | %s | %s | %s |", d.What, d.Exit, steady(message), left, pause)
@@ -79,6 +82,7 @@ var changing = []struct {
 	{regexp.MustCompile(`\b\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)`), "TIME"},
 	{regexp.MustCompile(`\b\d{1,3}(\.\d{1,3}){3}(:\d+)?\b`), "ADDRESS"},
 	{regexp.MustCompile(`\b[0-9a-f]*\d[0-9a-f]{6,}\b`), "HASH"},
+	{regexp.MustCompile(`\(pid \d+ on [^)]*\)`), "(PROCESS)"},
 	{regexp.MustCompile(`\b\d+ (MiB|inodes|files)\b`), "N $1"},
 	{regexp.MustCompile(`\ba{20,}\b`), "a..."},
 }
