@@ -20,6 +20,11 @@ func TestBadDaysOfTheCluster(t *testing.T) {
 	t.Parallel()
 	namespace := claim(t)
 	alone := []string{"-n", namespace, "--repository", "none"}
+	t.Run("no CRDs", func(t *testing.T) {
+		env := []string{"KUBECONFIG=" + kit.ProxyWithout(t, "snapshot.storage.k8s.io")}
+		day := kit.Day{Group: "Cluster", What: "no VolumeSnapshot API", Exit: 4, Code: "BS003", Says: []string{"install the snapshot CRDs"}}
+		day.Check(t, nil, kit.BacksnapWith(t, env, append([]string{"snapshot", "-o", "json"}, alone...)...))
+	})
 	for _, day := range []struct {
 		kit.Day
 		args []string

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/backsnap/kubectl-backsnap/testdata/e2e/kit"
 )
@@ -59,6 +60,25 @@ func TestBadDaysOfARepository(t *testing.T) {
 		moverRuns(t, repository.Namespace)
 		door.Open(t)
 		check(t, kit.Day{What: "S3 down when the copy begins, then back"}, wait())
+	})
+	t.Run("S3 down for a minute", func(t *testing.T) {
+		kit.All(t)
+		server := kit.NewS3Server(t)
+		setSecret(t, repository, address(server.Address(), ""))
+		kit.Must(t, "repo", "init", repository.Name, "--backup-namespace", repository.Namespace)
+		empty := server.Files(t)
+		kit.Exec(t, db.Namespace, db.Pod(), "head -c 100000000 /dev/urandom >"+postgresData+"/noise")
+		_, wait := kit.Background(t, snapshot...)
+		kit.Until(t, "the upload to begin", func() string {
+			if server.Files(t) > empty+1 {
+				return ""
+			}
+			return "nothing is uploaded"
+		})
+		server.Down(t)
+		time.Sleep(time.Minute) // that is the day
+		server.Up(t)
+		check(t, kit.Day{What: "S3 down for a minute, then back"}, wait())
 	})
 	t.Run("S3 down for good", func(t *testing.T) {
 		kit.All(t)

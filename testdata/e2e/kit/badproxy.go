@@ -38,18 +38,9 @@ type BadProxy struct {
 // the probe, and the byte.
 func NewBadProxy(t testing.TB, kind string, seed uint64) *BadProxy {
 	t.Helper()
-	config := Config(t)
-	transport, err := rest.TransportFor(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server, err := url.Parse(config.Host)
-	if err != nil {
-		t.Fatal(err)
-	}
 	random := rand.New(rand.NewPCG(seed, 0))
 	harm := &harm{kind: kind, exec: 2 - int64(seed%2), at: random.Int64N(1600), pause: time.Duration(1+random.Int64N(4)) * time.Second}
-	proxy := &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(server) }, FlushInterval: -1}
+	proxy := forward(t)
 	front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/exec") && harm.execs.Add(1) == harm.exec {
 			r.Context().Value(harm).(*harmedConn).arm(harm)
@@ -61,6 +52,37 @@ func NewBadProxy(t testing.TB, kind string, seed uint64) *BadProxy {
 	front.Start()
 	t.Cleanup(front.CloseClientConnections)
 	return &BadProxy{Kubeconfig: kubeconfig(t, front.URL), Did: harm.String}
+}
+
+// ProxyWithout starts a proxy before an API server that does not know a group
+// of the API, and returns a kubeconfig.
+func ProxyWithout(t testing.TB, group string) string {
+	t.Helper()
+	proxy := forward(t)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/apis/"+group) {
+			http.NotFound(w, r)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(front.CloseClientConnections)
+	return kubeconfig(t, front.URL)
+}
+
+// forward hands requests on to the API server.
+func forward(t testing.TB) http.Handler {
+	t.Helper()
+	config := Config(t)
+	transport, err := rest.TransportFor(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := url.Parse(config.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &httputil.ReverseProxy{Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(server) }, FlushInterval: -1}
 }
 
 // harm is what is done to the exec of that number at that byte.
