@@ -123,5 +123,5 @@ func (d Database) client() string {
 	if d.engine == "postgres" {
 		return `exec psql -XqtA -v ON_ERROR_STOP=1 -U postgres -d shop`
 	}
-	return `MYSQL_PWD=$MARIADB_ROOT_PASSWORD exec mariadb -NB -D shop`
+	return `MYSQL_PWD=$MARIADB_ROOT_PASSWORD exec mariadb -NB --unbuffered -D shop`
 }

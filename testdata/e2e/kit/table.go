@@ -28,6 +28,9 @@ databases, restic and S3. Written by these tests, not by hand:
 Exit 3 is a snapshot that stands without what else was asked for. "Left behind" is what is there of the run when it has ended, besides good
 restore points. "No write for" is the longest time in which a client that commits row after row got no answer from the database, restarts of
 its pod included; "-" where the day needs no database.
+
+Tested without a cluster, because it cannot show them: a client whose clock is a day off (` + "`internal/snapshot`" + `); no terminal, NO_COLOR, a
+terminal without width (` + "`internal/cli`" + `).
 `
 
 const columns = "| what happened | exit | message | left behind | no write for |\n|---|---|---|---|---|\n"
@@ -79,9 +82,11 @@ var changing = []struct {
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "UID"},
 	{regexp.MustCompile(`\b(e2e|bucket|user|class|policy)-[0-9a-f]{8}\b`), "$1"},
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "SHA256"},
-	{regexp.MustCompile(`\b\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)`), "TIME"},
+	{regexp.MustCompile(`\b\d{4}-\d\d-\d\d[T ][0-9:.]+(Z|[+-]\d\d:\d\d)?`), "TIME"},
 	{regexp.MustCompile(`\b\d{1,3}(\.\d{1,3}){3}(:\d+)?\b`), "ADDRESS"},
 	{regexp.MustCompile(`\b[0-9a-f]*\d[0-9a-f]{6,}\b`), "HASH"},
+	{regexp.MustCompile(`PID \d+ on \S+ by \S+`), "PROCESS"},
+	{regexp.MustCompile(`\([0-9hms.]+ ago\)`), "(a while ago)"},
 	{regexp.MustCompile(`\(pid \d+ on [^)]*\)`), "(PROCESS)"},
 	{regexp.MustCompile(`\b\d+ (MiB|inodes|files)\b`), "N $1"},
 	{regexp.MustCompile(`\ba{20,}\b`), "a..."},
