@@ -33,6 +33,9 @@ const (
 	KindNamespaces = "namespaces"
 )
 
+// BlockMode is the VolumeMode of a volume without a file system.
+const BlockMode = "Block"
+
 // Claim is a PersistentVolumeClaim and what matters of its volume.
 type Claim struct {
 	Namespace, Name, UID string

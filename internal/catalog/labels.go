@@ -24,6 +24,9 @@ const (
 	LabelRetain      = "backsnap.sh/retain"
 	LabelDeleteAfter = "backsnap.sh/delete-after"
 	LabelPin         = "backsnap.sh/pin"
+	// LabelSlot is the place on its node that a mover takes, "0" and up: no two
+	// with the same one run on one node. Without the label it takes any room.
+	LabelSlot = "backsnap.sh/slot"
 	// LabelRepository marks the Secret of a repository; its value is the
 	// repository's name.
 	LabelRepository = "backsnap.sh/repository"

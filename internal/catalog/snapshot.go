@@ -49,8 +49,9 @@ type Snapshot struct {
 	Err     string    // status.error.message: the last error, which may pass
 	Class   string    // VolumeSnapshotClass
 	Content string    // bound VolumeSnapshotContent; "" until bound
-	// Driver and Handle are the content's; "" where it was not read.
-	Driver, Handle string
+	// Driver and Handle are the content's, and Node the one whose sidecar
+	// looks after it, where each node has its own; "" where it was not read.
+	Driver, Handle, Node string
 	// RestoreSize in bytes; 0 where the driver gives none.
 	RestoreSize int64
 

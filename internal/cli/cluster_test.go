@@ -130,12 +130,17 @@ func (c *cluster) Missing(_ context.Context, rights []catalog.Right) ([]catalog.
 }
 
 func (c *cluster) Snapshots(_ context.Context, scope catalog.Scope) ([]catalog.Snapshot, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var found []catalog.Snapshot
-	for _, s := range c.w.Snapshots {
-		if in(scope, s.Name) {
-			found = append(found, s.snapshot(c.w))
+	for name, s := range c.snapshots {
+		if in(scope, name) {
+			found = append(found, s)
 		}
 	}
+	slices.SortFunc(found, func(a, b catalog.Snapshot) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
 	return found, c.broken()
 }
 
@@ -334,6 +339,9 @@ func (c *cluster) StartMover(ctx context.Context, job restic.Job) error {
 	}
 	if i := slices.Index(job.Args, "--limit-upload"); i >= 0 {
 		c.did("at most %s KiB/s", job.Args[i+1])
+	}
+	if slot, ok := job.Labels[catalog.LabelSlot]; ok {
+		c.did("job takes slot %s", slot)
 	}
 	c.change(func() {
 		m := c.mover(job.Name)

@@ -29,11 +29,11 @@ func shopWorld() *world {
 		Pods:         []worldPod{pod("crm"), pod("shop")},
 		Repositories: []worldRepository{{Name: "main", Address: "s3:s3.example.com/acme", Cluster: "prod-eu"}, {Name: "new", Address: "s3:s3.example.com/new", Cluster: "prod-eu"}},
 		Snapshots: []worldSnapshot{
-			{Name: "crm/data-1", Claim: "crm/data", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "days"},
-			{Name: "shop/data-1", Claim: "shop/data", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "calendar", Cut: time.Date(2026, 11, 21, 1, 15, 59, 0, time.UTC)},
+			{Name: "crm/data-1", Claim: "crm/data", App: "deployment/web", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "days", Cut: time.Date(2026, 11, 21, 1, 15, 59, 0, time.UTC), Ready: true},
+			{Name: "shop/data-1", Claim: "shop/data", App: "deployment/web", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "calendar", Cut: time.Date(2026, 11, 21, 1, 15, 59, 0, time.UTC), Ready: true},
 			{
 				Name: "shop/data-mysql-0-20261121-011500-p9aa", Claim: "shop/data-mysql-0", App: "statefulset/mysql", Run: "20261121-011500-p9aa", Consistency: "application", Retain: "calendar",
-				Cut: time.Date(2026, 11, 21, 1, 15, 42, 0, time.UTC), RestoreSize: "10Gi",
+				Cut: time.Date(2026, 11, 21, 1, 15, 42, 0, time.UTC), RestoreSize: "10Gi", Ready: true,
 			},
 		},
 		Held: []string{"crm/20261122-011500-x7k2", "shop/20261122-011500-x7k2"},
@@ -72,6 +72,7 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"lock-dir":                    {"", "--lock-dir=/slots", `slots in "/slots"`},
 			"lock-slots":                  {"", "--lock-slots=2", "2 slots"},
 			"lock-timeout":                {"", "--lock-timeout=9m", "wait 9m0s"},
+			"movers-per-node":             {"", "--movers-per-node=2", "takes slot"},
 			"output":                      {"", "-o json", `"kind": "SnapshotRun"`},
 			"parallel":                    {"-A", "--parallel=1", "01:16:0"}, // alone, a dump waits a minute in vain for the other
 			"pin":                         {"", "--pin", "pinned: true"},
@@ -102,6 +103,20 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"quiet":                       {"run/20261110-011500-left --yes", "-q", "left deleted\n--\n--\n"},
 			"template":                    {"run/20261122-011500-x7k2 --dry-run=client -o go-template", "--template={{.kind}}", "AbortRun"},
 			"yes":                         {"run/20261122-011500-x7k2", "--yes", "exit 0"},
+		},
+		"copy": {
+			"dry-run":           {"", "--dry-run=client", "exit 0\nPlan"},
+			"exclude-namespace": {"-A", "--exclude-namespace=s*", "copied=1 "},
+			"field-selector":    {"", "--field-selector=metadata.name=none", "no restore point is selected"},
+			"filename":          {"", "-f testdata/manifests/more", "no snapshot of pvc/uploads"},
+			"quiet":             {"", "-q", ")\n--\n--\n"},
+			"recursive":         {"-f testdata/manifests", "-R", "no snapshot of pvc/uploads"},
+			"all-namespaces":    {"", "-A", "copied in crm"},
+			"output":            {"", "-o json", `"kind": "CopyRun"`},
+			"parallel":          {"-A", "--parallel=1", "01:16:00 result"},
+			"repository":        {"", "--repository=new", "(off-site 32a182e8)"},
+			"selector":          {"", "-l backsnap.sh/retain=days", "no restore point is selected"},
+			"template":          {"-o go-template", "--template={{.kind}}", "CopyRun"},
 		},
 		"list": {
 			"all-namespaces":              {"", "-A", "NAMESPACE"},
@@ -162,6 +177,11 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"template":                    {"-o go-template", "--template={{.kind}}", "RepositoryList"},
 		},
 	}
+	for _, flag := range ownFlags()["copy"] {
+		if _, own := commands["copy"][flag]; !own { // it does there what it does here
+			commands["copy"][flag] = commands["snapshot"][flag]
+		}
+	}
 	for name, flags := range ownFlags() {
 		for _, flag := range flags {
 			e, known := commands[name][flag]
@@ -221,7 +241,7 @@ func observe(t *testing.T, name, args string) string {
 		worldRepository{Name: "each", Address: "s3:s3.example.com/{namespace}"},
 		worldRepository{Name: "stuck", Address: "s3:s3.example.com/stuck", Restic: worldError{Stuck: "ImagePullBackOff: no such image"}})
 	switch name {
-	case "snapshot":
+	case "snapshot", "copy":
 		w.Repositories = w.Repositories[:2]
 	case "abort", "logs":
 		w.Snapshots = append(w.Snapshots, worldSnapshot{Name: "shop/left", Claim: "shop/data", Run: "20261110-011500-left"},

@@ -127,9 +127,12 @@ func (p *plain) Close() {
 }
 
 func (p *plain) Result(now time.Time, r report) {
-	n := r.sums()
+	n, done := r.sums(), "protected"
+	if r.copies() {
+		done = "copied"
+	}
 	fields := pairs(
-		"run", string(r.Run), "state", strings.ToLower(r.Result), "protected", strconv.Itoa(n.protected), "failed", strconv.Itoa(n.failed), "skipped", strconv.Itoa(n.skipped),
+		"run", string(r.Run), "state", strings.ToLower(r.Result), done, strconv.Itoa(n.done), "failed", strconv.Itoa(n.failed), "skipped", strconv.Itoa(n.skipped),
 		"exit", strconv.Itoa(r.ExitCode), "duration", span(r.took), "added", number(n.added))
 	fmt.Fprintf(p.w, "%s %-8s %s\n", now.Format(time.TimeOnly), catalog.PhaseResult, strings.Join(fields, " "))
 }
@@ -257,7 +260,8 @@ type line struct {
 type totals struct {
 	Result    string `json:"result"`
 	ExitCode  int    `json:"exitCode"`
-	Protected int    `json:"protected"`
+	Protected *int   `json:"protected,omitempty"` // of `snapshot`
+	Copied    *int   `json:"copied,omitempty"`    // of `copy`
 	Failed    int    `json:"failed"`
 	Skipped   int    `json:"skipped"`
 }
@@ -276,9 +280,13 @@ func (p *ndjson) Result(now time.Time, r report) {
 	if r.ExitCode != exitOK {
 		state = catalog.Failed
 	}
+	sum := &totals{Result: r.Result, ExitCode: r.ExitCode, Protected: &n.done, Failed: n.failed, Skipped: n.skipped}
+	if r.copies() {
+		sum.Protected, sum.Copied = nil, &n.done
+	}
 	p.write(line{
 		Time: now.UTC(), Type: "result", Run: r.Run, Phase: catalog.PhaseResult, State: state, Message: r.summary(), Took: r.took.Seconds(), Added: n.added,
-		totals: &totals{Result: r.Result, ExitCode: r.ExitCode, Protected: n.protected, Failed: n.failed, Skipped: n.skipped},
+		totals: sum,
 	})
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/backsnap/kubectl-backsnap/internal/snapshot"
 )
 
-// report is what `snapshot -o json` prints: one document at the end, also
-// after a failure. Fields are only ever added.
+// report is what `snapshot -o json` and `copy -o json` print: one document at
+// the end, also after a failure. Fields are only ever added.
 type report struct {
 	APIVersion string      `json:"apiVersion"`
 	Kind       string      `json:"kind"`
@@ -29,12 +29,12 @@ type report struct {
 	took     time.Duration
 }
 
-// itemDoc is one claim in a report.
+// itemDoc is one claim in a report of `snapshot`, one snapshot in one of `copy`.
 type itemDoc struct {
 	Namespace   string              `json:"namespace"`
 	App         string              `json:"app,omitempty"`
 	Claim       string              `json:"pvc"`
-	State       string              `json:"state"` // Protected, Failed, Skipped, Planned
+	State       string              `json:"state"` // Protected, Copied, Detached, Failed, Skipped, Planned
 	Snapshot    string              `json:"volumeSnapshot,omitempty"`
 	Class       string              `json:"volumeSnapshotClass,omitempty"`
 	Plugin      string              `json:"plugin,omitempty"`
@@ -74,7 +74,7 @@ type copyDoc struct {
 // report puts together what became of every claim. extra are errors that
 // belong to no single claim or copy, or are told by an outcome already.
 func (s *session) report(result snapshot.Result, outcomes []offsite.Outcome, extra error) report {
-	r := report{APIVersion: apiVersion, Kind: "SnapshotRun", Run: result.Run, Items: []itemDoc{}, took: s.env.Now().Sub(s.started)}
+	r := s.newReport()
 	usable := false
 	for _, item := range result.Items {
 		doc := itemDocument(item)
@@ -165,7 +165,8 @@ func copyDocument(o offsite.Outcome) copyDoc {
 
 // dryReport is the plan as a report. What is known to fail counts as failed.
 func (s *session) dryReport() report {
-	r := report{APIVersion: apiVersion, Kind: "SnapshotRun", Run: s.request.Run, Result: "DryRun", Items: []itemDoc{}}
+	r := s.newReport()
+	r.Result = "DryRun"
 	usable := false
 	for _, app := range s.cuts.Apps {
 		for _, v := range app.Volumes {
@@ -213,7 +214,7 @@ const statePlanned = "Planned"
 // printNames writes what was made, as kubectl takes it.
 func (r report) printNames(w io.Writer) error {
 	for _, item := range r.Items {
-		if item.State == string(snapshot.Protected) || item.State == statePlanned {
+		if item.done() || item.State == statePlanned {
 			if _, err := fmt.Fprintf(w, "%s/%s\n", snapshotResource, item.Snapshot); err != nil {
 				return err
 			}
@@ -222,30 +223,50 @@ func (r report) printNames(w io.Writer) error {
 	return nil
 }
 
+// done reports whether all that was asked for is there.
+func (i itemDoc) done() bool { return i.State == string(snapshot.Protected) || i.State == stateCopied }
+
 // printSentences writes what was made, for a person.
 func (r report) printSentences(w io.Writer) error {
 	several := slices.ContainsFunc(r.Items, func(i itemDoc) bool { return i.Namespace != r.Items[0].Namespace })
 	for _, item := range r.Items {
-		if item.State != string(snapshot.Protected) {
-			continue
+		did, words := "created", item.copyWords()
+		if r.copies() {
+			did = "copied"
+		} else {
+			words = append([]string{consistencyWords[item.Consistency]}, words...)
 		}
-		words := []string{consistencyWords[item.Consistency]}
-		for _, c := range item.Copies {
-			if c.Snapshot != "" && c.Error == "" {
-				words = append(words, "off-site "+short(c.Snapshot))
-			} else if c.State == string(offsite.Detached) && c.Error == "" {
-				words = append(words, "copy under way to "+c.Repository)
-			}
+		if len(words) == 0 || !r.copies() && !item.done() {
+			continue
 		}
 		where := ""
 		if several {
 			where = " in " + item.Namespace
 		}
-		if _, err := fmt.Fprintf(w, "%s/%s created%s (%s)\n", snapshotResource, item.Snapshot, where, strings.Join(words, ", ")); err != nil {
+		if _, err := fmt.Fprintf(w, "%s/%s %s%s (%s)\n", snapshotResource, item.Snapshot, did, where, strings.Join(words, ", ")); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// copyWords says where the copies are that are there.
+func (i itemDoc) copyWords() []string {
+	var words []string
+	for _, c := range i.Copies {
+		if c.Error == "" && c.State == string(offsite.Detached) {
+			words = append(words, "copy under way to "+c.Repository)
+		}
+		if c.Snapshot == "" || c.Error != "" {
+			continue
+		}
+		text := "off-site " + short(c.Snapshot)
+		if c.State == string(offsite.Known) {
+			text += " was there already"
+		}
+		words = append(words, text)
+	}
+	return words
 }
 
 var consistencyWords = map[catalog.Consistency]string{
@@ -261,38 +282,55 @@ func (r report) detached() bool {
 	})
 }
 
+// The kinds of reports.
+const (
+	kindOfSnapshots = "SnapshotRun"
+	kindOfCopies    = "CopyRun"
+)
+
 // sums are a report in numbers.
 type sums struct {
-	protected, failed, skipped int
-	excluded                   int // of skipped, those that somebody asked for
-	added                      int64
+	done, failed, skipped int
+	detached              int // snapshots whose copies are being made
+	excluded              int // of skipped, those that somebody asked for
+	added                 int64
 }
 
 func (r report) sums() sums {
 	var n sums
 	for _, item := range r.Items {
-		switch item.State {
-		case string(snapshot.Protected):
-			n.protected++
-		case string(snapshot.Failed):
+		switch {
+		case item.done():
+			n.done++
+		case item.State == string(snapshot.Failed):
 			n.failed++
-		case string(snapshot.Skipped):
+		case item.State == string(offsite.Detached):
+			n.detached++
+		case item.State == string(snapshot.Skipped):
 			n.skipped++
 			if item.Code == "" {
 				n.excluded++
 			}
 		}
 		for _, c := range item.Copies {
-			n.added += c.Added
+			if c.State != string(offsite.Known) {
+				n.added += c.Added
+			}
 		}
 	}
 	return n
 }
 
+// copies reports whether this is the report of a `copy`.
+func (r report) copies() bool { return r.Kind == kindOfCopies }
+
 // summary is the whole run in one line.
 func (r report) summary() string {
-	n := r.sums()
-	text := fmt.Sprintf("%d of %d volumes protected in %s", n.protected, n.protected+n.failed+n.skipped-n.excluded, span(r.took))
+	n, what := r.sums(), "volumes protected"
+	if r.copies() {
+		what = "snapshots copied"
+	}
+	text := fmt.Sprintf("%d of %d %s in %s", n.done, n.done+n.failed+n.detached+n.skipped-n.excluded, what, span(r.took))
 	if n.added > 0 {
 		text += fmt.Sprintf(", %s new data stored", size(n.added))
 	}

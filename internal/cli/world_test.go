@@ -226,7 +226,7 @@ func (s worldSnapshot) snapshot(w *world) catalog.Snapshot {
 		full.Record = &catalog.Record{
 			Version: 1, Run: full.Run, App: s.App, Members: []string{claim}, SnapshotClass: s.Class, TimeZone: "UTC", Consistency: full.Consistency, Reason: s.Reason, Cut: s.Cut,
 			Wanted: s.Wanted,
-			Claim:  catalog.ClaimRecord{Name: claim, UID: of.UID, Capacity: of.Capacity, StorageClass: of.StorageClass, Driver: of.Driver, VolumeMode: cmp.Or(of.VolumeMode, "Filesystem")},
+			Claim:  catalog.ClaimRecord{Name: claim, UID: of.UID, Capacity: of.Capacity, StorageClass: cmp.Or(of.StorageClass, "fast"), Driver: of.Driver, VolumeMode: cmp.Or(of.VolumeMode, "Filesystem")},
 		}
 	}
 	if s.Record != nil {

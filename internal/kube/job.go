@@ -114,10 +114,10 @@ func podSpec(job restic.Job) (corev1.PodSpec, error) {
 		spec.Tolerations = append(spec.Tolerations, toleration(t))
 	}
 	if job.Claim != "" {
-		// Read-only in the container alone: a file system that was cut while
-		// it was mounted replays its journal when it is mounted.
+		// A file system is read-only in the container alone: one that was cut
+		// while it was mounted replays its journal when it is mounted.
 		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{
-			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: job.Claim},
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: job.Claim, ReadOnly: job.Block},
 		}})
 	}
 	spec.Affinity, err = affinity(job)
@@ -140,10 +140,30 @@ func affinity(job restic.Job) (*corev1.Affinity, error) {
 		}}}
 		node.PreferredDuringSchedulingIgnoredDuringExecution = []corev1.PreferredSchedulingTerm{{Weight: 100, Preference: term}}
 	}
-	if node.RequiredDuringSchedulingIgnoredDuringExecution == nil && job.Node == "" {
+	var where corev1.Affinity
+	if node.RequiredDuringSchedulingIgnoredDuringExecution != nil || job.Node != "" {
+		where.NodeAffinity = node
+	}
+	if slot := job.Labels[catalog.LabelSlot]; slot != "" {
+		where.PodAntiAffinity = apart(slot)
+	}
+	if where == (corev1.Affinity{}) {
 		return nil, nil
 	}
-	return &corev1.Affinity{NodeAffinity: node}, nil
+	return &where, nil
+}
+
+// apart keeps movers of one slot off each other's nodes, wherever they run and
+// whoever started them. With so many slots as movers may run on a node the
+// scheduler itself counts, and two runs need not know of each other.
+func apart(slot string) *corev1.PodAntiAffinity {
+	return &corev1.PodAntiAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
+		TopologyKey:       corev1.LabelHostname,
+		NamespaceSelector: &metav1.LabelSelector{},
+		LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{
+			catalog.LabelManagedBy: catalog.ManagedBy, catalog.LabelRole: string(catalog.RoleMover), catalog.LabelSlot: slot,
+		}},
+	}}}
 }
 
 // podSecurity is that of a pod that runs as user. It has no fsGroup, not even
@@ -255,7 +275,11 @@ func moverSpec(job restic.Job) (corev1.Container, error) {
 	for _, e := range job.Env {
 		c.Env = append(c.Env, corev1.EnvVar{Name: e.Name, Value: e.Value})
 	}
-	if job.Claim != "" {
+	switch {
+	case job.Claim == "":
+	case job.Block:
+		c.VolumeDevices = []corev1.VolumeDevice{{Name: "data", DevicePath: restic.DataPath}}
+	default:
 		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "data", MountPath: restic.DataPath, ReadOnly: true})
 	}
 	return c, nil

@@ -67,7 +67,7 @@ func backupJob(t *testing.T, affinity json.RawMessage) restic.Job {
 func backupJobIn(t *testing.T, affinity json.RawMessage, pod restic.Pod) restic.Job {
 	t.Helper()
 	job, _, err := restic.Backup{
-		Namespace: "backsnap", Name: copyName, Image: restic.DefaultImage,
+		Namespace: "backsnap", Name: copyName, Run: copyRun, Image: restic.DefaultImage,
 		Repository: catalog.Repository{Name: "main", Namespace: "backsnap", Secret: "main-secret", Cluster: "prod-eu"},
 		Snapshot:   copied(), Claim: copyName, NodeAffinity: affinity, Deadline: 24 * time.Hour, Pod: pod,
 	}.Job()
@@ -90,8 +90,11 @@ func TestJobObjects(t *testing.T) {
 	initialise.Command = slices.Replace(initialise.Command, 2, 3, "the wrapper")
 	near := backupJob(t, nil)
 	near.Node = "node-2"
+	device := backupJob(t, local)
+	device.Block, device.Labels[catalog.LabelSlot] = true, "1"
 	for name, job := range map[string]restic.Job{
 		"job-backup-near-the-app":        near,
+		"job-backup-of-a-device":         device,
 		"job-backup":                     backupJob(t, nil),
 		"job-backup-where-the-volume-is": backupJob(t, local),
 		"job-init":                       initialise,

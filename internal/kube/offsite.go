@@ -63,19 +63,23 @@ func (c *Cluster) StorageClass(ctx context.Context, name string) (catalog.Storag
 // Expose makes the static copy: the content first, since a snapshot that names
 // one that is not there is in error at once.
 func (c *Cluster) Expose(ctx context.Context, s, static catalog.Snapshot) error {
-	original, err := c.content(ctx, s)
-	if err != nil {
-		return err
+	if s.Handle == "" { // nobody has completed it
+		content, err := c.content(ctx, s)
+		if err != nil {
+			return err
+		}
+		if s = completed(s, content); s.Handle == "" {
+			return fmt.Errorf("read content of snapshot %s/%s: %s has no handle", s.Namespace, s.Name, s.Content)
+		}
 	}
-	content := staticContent(original, s, static)
-	if err := c.createContent(ctx, content); err != nil {
+	if err := c.createContent(ctx, staticContent(s, static)); err != nil {
 		return err
 	}
 	if err := c.createStatic(ctx, staticSnapshot(s, static)); err != nil {
 		return err
 	}
 	said := ""
-	err = c.Await(ctx, static.Namespace, func(there []catalog.Snapshot) (bool, error) {
+	err := c.Await(ctx, static.Namespace, func(there []catalog.Snapshot) (bool, error) {
 		i := slices.IndexFunc(there, func(t catalog.Snapshot) bool { return t.Name == static.Name })
 		if i < 0 {
 			return false, nil
@@ -89,45 +93,24 @@ func (c *Cluster) Expose(ctx context.Context, s, static catalog.Snapshot) error 
 	return err
 }
 
-// content is the content of s, if both name each other and it holds a handle.
-func (c *Cluster) content(ctx context.Context, s catalog.Snapshot) (*snapshotv1.VolumeSnapshotContent, error) {
-	doing := fmt.Sprintf("read content of snapshot %s/%s", s.Namespace, s.Name)
-	if s.Content == "" {
-		return nil, fmt.Errorf("%s: it is bound to none", doing)
-	}
-	var content *snapshotv1.VolumeSnapshotContent
-	err := again(ctx, func(ctx context.Context) (err error) {
-		content, err = c.snapshots.SnapshotV1().VolumeSnapshotContents().Get(ctx, s.Content, metav1.GetOptions{})
-		return err
-	})
-	if err != nil {
-		return nil, explain(err, doing, contentRight("get"))
-	}
-	ref := content.Spec.VolumeSnapshotRef
-	if ref.Namespace != s.Namespace || ref.Name != s.Name || string(ref.UID) != s.UID {
-		return nil, fmt.Errorf("%s: %s is bound to %s/%s with UID %s", doing, s.Content, ref.Namespace, ref.Name, ref.UID)
-	}
-	if content.Status == nil || content.Status.SnapshotHandle == nil {
-		return nil, fmt.Errorf("%s: %s has no handle", doing, s.Content)
-	}
-	return content, nil
-}
-
-// staticContent is a content with the handle of original. It is always
-// retained: deleting one that is not would delete the original's data in the
-// storage.
-func staticContent(original *snapshotv1.VolumeSnapshotContent, s, static catalog.Snapshot) *snapshotv1.VolumeSnapshotContent {
+// staticContent is a content with the handle of s. It is always retained:
+// deleting one that is not would delete the original's data in the storage.
+func staticContent(s, static catalog.Snapshot) *snapshotv1.VolumeSnapshotContent {
 	labels := staticLabels(s, static)
-	if node := original.Labels[labelNode]; node != "" {
-		labels[labelNode] = node
+	if s.Node != "" {
+		labels[labelNode] = s.Node
+	}
+	var mode *corev1.PersistentVolumeMode // nil: nobody checks that the clone is of the same
+	if s.Record != nil && s.Record.Claim.VolumeMode != "" {
+		mode = new(corev1.PersistentVolumeMode(s.Record.Claim.VolumeMode))
 	}
 	return &snapshotv1.VolumeSnapshotContent{
 		ObjectMeta: metav1.ObjectMeta{Name: static.Name, Labels: labels, Annotations: catalog.HandsOff()},
 		Spec: snapshotv1.VolumeSnapshotContentSpec{
 			DeletionPolicy:    snapshotv1.VolumeSnapshotContentRetain,
-			Driver:            original.Spec.Driver,
-			Source:            snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: original.Status.SnapshotHandle},
-			SourceVolumeMode:  original.Spec.SourceVolumeMode,
+			Driver:            s.Driver,
+			Source:            snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &s.Handle},
+			SourceVolumeMode:  mode,
 			VolumeSnapshotRef: corev1.ObjectReference{Kind: "VolumeSnapshot", Namespace: static.Namespace, Name: static.Name},
 		},
 	}

@@ -41,6 +41,13 @@ func original() *snapshotv1.VolumeSnapshotContent {
 	}
 }
 
+// filesystem is copied() of a volume that holds a file system.
+func filesystem() catalog.Snapshot {
+	s := copied()
+	s.Record = &catalog.Record{Claim: catalog.ClaimRecord{VolumeMode: "Filesystem"}}
+	return s
+}
+
 func exposed() catalog.Snapshot {
 	return catalog.Snapshot{Namespace: "backsnap", Name: copyName, Claim: "data-mysql-0", Role: catalog.RoleStatic, Run: copyRun}
 }
@@ -55,7 +62,7 @@ func cloned() catalog.Claim {
 }
 
 func TestCopyObjects(t *testing.T) {
-	golden(t, "static-content", staticContent(original(), copied(), exposed()))
+	golden(t, "static-content", staticContent(completed(filesystem(), original()), exposed()))
 	golden(t, "static-snapshot", staticSnapshot(copied(), exposed()))
 	golden(t, "clone", cloneObject(cloned(), copyName))
 }
@@ -66,7 +73,7 @@ func TestStaticContentIsAlwaysRetained(t *testing.T) {
 	for _, policy := range []snapshotv1.DeletionPolicy{snapshotv1.VolumeSnapshotContentDelete, snapshotv1.VolumeSnapshotContentRetain, ""} {
 		from := original()
 		from.Spec.DeletionPolicy = policy
-		equal(t, string(policy), snapshotv1.VolumeSnapshotContentRetain, staticContent(from, copied(), exposed()).Spec.DeletionPolicy)
+		equal(t, string(policy), snapshotv1.VolumeSnapshotContentRetain, staticContent(completed(filesystem(), from), exposed()).Spec.DeletionPolicy)
 	}
 }
 
@@ -80,33 +87,52 @@ func becomesReady(f fakes) {
 }
 
 func TestExpose(t *testing.T) {
-	f := newFakes(nil, []runtime.Object{original()})
-	becomesReady(f)
-	if err := f.Expose(t.Context(), copied(), exposed()); err != nil {
-		t.Fatal(err)
+	tests := []struct {
+		name string
+		s    catalog.Snapshot
+		gets int // of the original content
+	}{
+		{"one that is to be read", filesystem(), 1},
+		{"one whose content was read before", completed(filesystem(), original()), 0},
 	}
-	content, err := f.snapshots.SnapshotV1().VolumeSnapshotContents().Get(t.Context(), copyName, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	equal(t, "content", staticContent(original(), copied(), exposed()), content)
-	if _, err := f.snapshots.SnapshotV1().VolumeSnapshots("backsnap").Get(t.Context(), copyName, metav1.GetOptions{}); err != nil {
-		t.Error(err)
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFakes(nil, []runtime.Object{original()})
+			becomesReady(f)
+			if err := f.Expose(t.Context(), test.s, exposed()); err != nil {
+				t.Fatal(err)
+			}
+			gets := 0
+			for _, a := range f.snapshots.Actions() {
+				if a.Matches("get", "volumesnapshotcontents") {
+					gets++
+				}
+			}
+			equal(t, "contents read", test.gets, gets)
+			content, err := f.snapshots.SnapshotV1().VolumeSnapshotContents().Get(t.Context(), copyName, metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			equal(t, "content", staticContent(completed(filesystem(), original()), exposed()), content)
+			if _, err := f.snapshots.SnapshotV1().VolumeSnapshots("backsnap").Get(t.Context(), copyName, metav1.GetOptions{}); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
 func TestExposeAgain(t *testing.T) {
-	other := staticContent(original(), copied(), exposed())
+	other := staticContent(completed(filesystem(), original()), exposed())
 	other.Spec.Source.SnapshotHandle = new("snap-2")
-	deleting := staticContent(original(), copied(), exposed())
+	deleting := staticContent(completed(filesystem(), original()), exposed())
 	deleting.Spec.DeletionPolicy = snapshotv1.VolumeSnapshotContentDelete
-	stranger := staticContent(original(), copied(), exposed())
+	stranger := staticContent(completed(filesystem(), original()), exposed())
 	stranger.Labels = nil
 	ready := staticSnapshot(copied(), exposed())
 	ready.Status = &snapshotv1.VolumeSnapshotStatus{ReadyToUse: new(true)}
 	dynamic := ready.DeepCopy()
 	dynamic.Spec.Source = snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: new("data")}
-	same := staticContent(original(), copied(), exposed())
+	same := staticContent(completed(filesystem(), original()), exposed())
 	tests := []struct {
 		name  string
 		there []runtime.Object
@@ -242,7 +268,7 @@ func TestRemoveCloneWhoseVolumeCannotBeReleased(t *testing.T) {
 func TestRemoveStaticInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		static := staticSnapshot(copied(), exposed())
-		f := newFakes(nil, []runtime.Object{static, staticContent(original(), copied(), exposed())})
+		f := newFakes(nil, []runtime.Object{static, staticContent(completed(filesystem(), original()), exposed())})
 		gone := false
 		f.snapshots.PrependReactor("delete", "volumesnapshots", func(clienttesting.Action) (bool, runtime.Object, error) {
 			time.AfterFunc(time.Minute, func() { // its finalizers
@@ -270,7 +296,7 @@ func a(resource string) schema.GroupVersionResource {
 }
 
 func TestRemoveStaticOfWhichOnlyTheContentIsLeft(t *testing.T) {
-	f := newFakes(nil, []runtime.Object{staticContent(original(), copied(), exposed())})
+	f := newFakes(nil, []runtime.Object{staticContent(completed(filesystem(), original()), exposed())})
 	if err := f.RemoveStatic(t.Context(), "backsnap", copyName); err != nil {
 		t.Fatal(err)
 	}
@@ -453,7 +479,7 @@ func TestNothingThatIsMadeCarriesAnotherTeamsLabels(t *testing.T) {
 		catalog.LabelManagedBy, catalog.LabelRole, catalog.LabelRun, catalog.LabelNamespace, catalog.LabelClaim,
 		"snapshot.storage.kubernetes.io/managed-by",
 	}
-	for key := range staticContent(original(), copied(), exposed()).Labels {
+	for key := range staticContent(completed(filesystem(), original()), exposed()).Labels {
 		if !slices.Contains(known, key) {
 			t.Errorf("label %s was copied", key)
 		}

@@ -98,33 +98,47 @@ func (c *Cluster) taken(ctx context.Context, s catalog.Snapshot) (*snapshotv1.Vo
 	return there, nil
 }
 
-// Complete reads s's content: Driver, Handle, RestoreSize, and Cut to the
-// nanosecond. Both objects must name each other: a content that names another
-// snapshot is somebody else's data.
+// Complete reads s's content: Driver, Handle, Node, RestoreSize, and Cut to the
+// nanosecond. Without the right to read contents s is returned as it is.
 func (c *Cluster) Complete(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error) {
+	content, err := c.content(ctx, s)
+	if apierrors.IsForbidden(err) {
+		return s, nil
+	}
+	if err != nil {
+		return s, err
+	}
+	return completed(s, content), nil
+}
+
+// content is the content of s. Both objects must name each other: a content
+// that names another snapshot is somebody else's data.
+func (c *Cluster) content(ctx context.Context, s catalog.Snapshot) (*snapshotv1.VolumeSnapshotContent, error) {
 	doing := fmt.Sprintf("read content of snapshot %s/%s", s.Namespace, s.Name)
 	if s.Content == "" {
-		return s, fmt.Errorf("%s: it is bound to none", doing)
+		return nil, fmt.Errorf("%s: it is bound to none", doing)
 	}
 	var content *snapshotv1.VolumeSnapshotContent
 	err := again(ctx, func(ctx context.Context) (err error) {
 		content, err = c.snapshots.SnapshotV1().VolumeSnapshotContents().Get(ctx, s.Content, metav1.GetOptions{})
 		return err
 	})
-	if apierrors.IsForbidden(err) {
-		return s, nil
-	}
 	if err != nil {
-		return s, fmt.Errorf("%s: %w", doing, err)
+		return nil, explain(err, doing, contentRight("get"))
 	}
 	ref := content.Spec.VolumeSnapshotRef
 	if ref.Namespace != s.Namespace || ref.Name != s.Name || string(ref.UID) != s.UID {
-		return s, fmt.Errorf("%s: %s is bound to %s/%s with UID %s", doing, s.Content, ref.Namespace, ref.Name, ref.UID)
+		return nil, fmt.Errorf("%s: %s is bound to %s/%s with UID %s", doing, s.Content, ref.Namespace, ref.Name, ref.UID)
 	}
-	s.Driver = content.Spec.Driver
+	return content, nil
+}
+
+// completed is s with what its content says.
+func completed(s catalog.Snapshot, content *snapshotv1.VolumeSnapshotContent) catalog.Snapshot {
+	s.Driver, s.Node = content.Spec.Driver, content.Labels[labelNode]
 	status := content.Status
 	if status == nil {
-		return s, nil
+		return s
 	}
 	if status.SnapshotHandle != nil {
 		s.Handle = *status.SnapshotHandle
@@ -135,7 +149,7 @@ func (c *Cluster) Complete(ctx context.Context, s catalog.Snapshot) (catalog.Sna
 	if status.CreationTime != nil && *status.CreationTime > 0 {
 		s.Cut = time.Unix(0, *status.CreationTime).UTC()
 	}
-	return s, nil
+	return s
 }
 
 // Label writes s's labels and annotations, and no other key: what people and

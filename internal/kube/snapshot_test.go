@@ -245,7 +245,7 @@ func TestComplete(t *testing.T) {
 	nanoseconds := at.UnixNano()
 	content := func() *snapshotv1.VolumeSnapshotContent {
 		return &snapshotv1.VolumeSnapshotContent{
-			ObjectMeta: metav1.ObjectMeta{Name: "snapcontent-1"},
+			ObjectMeta: metav1.ObjectMeta{Name: "snapcontent-1", Labels: map[string]string{labelNode: "node-1"}},
 			Spec: snapshotv1.VolumeSnapshotContentSpec{
 				Driver:            "csi.example",
 				VolumeSnapshotRef: corev1.ObjectReference{Namespace: "shop", Name: wanted().Name, UID: "uid-1"},
@@ -263,7 +263,7 @@ func TestComplete(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := s
-		want.Driver, want.Handle, want.RestoreSize, want.Cut = "csi.example", handle, size, at
+		want.Driver, want.Handle, want.Node, want.RestoreSize, want.Cut = "csi.example", handle, "node-1", size, at
 		equal(t, "snapshot", want, got)
 	})
 	t.Run("a driver without time and size leaves those of the snapshot", func(t *testing.T) {
@@ -275,7 +275,7 @@ func TestComplete(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := s
-		want.Driver, want.Handle = "csi.example", handle
+		want.Driver, want.Handle, want.Node = "csi.example", handle, "node-1"
 		equal(t, "snapshot", want, got)
 	})
 	t.Run("forbidden: as it was", func(t *testing.T) {

@@ -22,7 +22,7 @@ func (m *making) failed(err error) error {
 		Message: fmt.Sprintf("copy of %s not made", m.copy),
 		Cause:   err,
 		State:   "the snapshot stands; what was made for the copy is removed",
-		Next:    "take it again with its copy: " + m.again(),
+		Next:    "make it again: " + m.again(),
 	}
 	var said *restic.Error
 	var stuck *troubled
@@ -111,7 +111,7 @@ func (m *making) interrupted(cause error) error {
 		Message: fmt.Sprintf("copy of %s not started", m.copy),
 		Cause:   cause,
 		State:   "the snapshot stands; nothing of the copy is left",
-		Next:    "take it again with its copy: " + m.again(),
+		Next:    "make it again: " + m.again(),
 	}
 }
 
@@ -133,7 +133,7 @@ func (m *making) detached(ctx context.Context, err error) error {
 
 // later are the commands for a mover that runs on.
 func (m *making) later() string {
-	of := fmt.Sprintf("run/%s -n %s", m.copy.Snapshot.Run, m.copy.Snapshot.Namespace)
+	of := fmt.Sprintf("run/%s -n %s", cmp.Or(m.copy.Adopted, m.request.Run), m.copy.Snapshot.Namespace)
 	if ns := m.namespace(); ns != DefaultBackupNamespace {
 		of += " --backup-namespace=" + ns
 	}
@@ -171,7 +171,7 @@ func (m *making) unrecorded(result catalog.Copy, err error) error {
 
 // again is the command that tries once more.
 func (m *making) again() string {
-	command := fmt.Sprintf("kubectl backsnap snapshot %s -n %s", m.copy.Snapshot.Claim, m.copy.Snapshot.Namespace)
+	command := fmt.Sprintf("kubectl backsnap copy vs/%s -n %s", m.copy.Snapshot.Name, m.copy.Snapshot.Namespace)
 	if m.request.InNamespace {
 		command += " --in-namespace"
 	}

@@ -42,7 +42,8 @@ type cluster struct {
 	classes map[string]catalog.StorageClass
 	movers  []restic.Mover
 	uid     string
-	cluster string // what stands on the Secret
+	run     catalog.Run // that copies
+	cluster string      // what stands on the Secret
 
 	mu      sync.Mutex
 	diary   map[string][]string // by claim
@@ -57,7 +58,7 @@ type cluster struct {
 
 func newCluster(t *testing.T) *cluster {
 	return &cluster{
-		t: t, classes: map[string]catalog.StorageClass{"fast": {Name: "fast"}}, uid: "41d493cf-7a",
+		t: t, classes: map[string]catalog.StorageClass{"fast": {Name: "fast"}}, uid: "41d493cf-7a", run: run,
 		follow: map[string]func(context.Context, func(restic.Sight)) (restic.End, error){}, fail: map[string]error{},
 		diary: map[string][]string{}, claims: map[string]string{}, there: map[string]bool{},
 		jobs: map[string]restic.Job{}, clones: map[string]catalog.Claim{}, copies: map[string][]catalog.Copy{},
@@ -115,7 +116,7 @@ func (c *cluster) Expose(ctx context.Context, s, static catalog.Snapshot) error 
 	c.mu.Lock()
 	c.claims[static.Name] = s.Claim
 	c.mu.Unlock()
-	want := catalog.Snapshot{Namespace: "backsnap", Name: static.Name, Claim: s.Claim, Role: catalog.RoleStatic, Run: s.Run}
+	want := catalog.Snapshot{Namespace: "backsnap", Name: static.Name, Claim: s.Claim, Role: catalog.RoleStatic, Run: c.run}
 	equal(c.t, "static copy", want, static)
 	err := c.note(ctx, static.Name, "expose")
 	if !errors.Is(err, catalog.ErrTaken) {
@@ -188,7 +189,9 @@ func (c *cluster) MoverLog(ctx context.Context, _, pod string) (io.ReadCloser, e
 	return io.NopCloser(strings.NewReader(c.log)), nil
 }
 
-func (c *cluster) Movers(context.Context, string) ([]restic.Mover, error) { return c.movers, nil }
+func (c *cluster) Movers(context.Context, string) ([]restic.Mover, error) {
+	return c.movers, c.fail[": movers"]
+}
 
 func (c *cluster) EachMover(ctx context.Context, _ string, run catalog.Run, seen func(restic.Mover)) error {
 	for _, m := range c.movers {

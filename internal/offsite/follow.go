@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,6 +21,8 @@ type patience struct{ tell, giveUp time.Duration }
 // registry answers again.
 func patienceWith(t restic.Trouble) patience {
 	switch kind(t) {
+	case "slot":
+		return patience{10 * time.Second, math.MaxInt64} // the Job's deadline ends it
 	case "InvalidImageName", "ErrImageNeverPull":
 		return patience{}
 	case "CreateContainerConfigError": // the kubelet says so too while its own cache is behind
@@ -33,8 +37,12 @@ func patienceWith(t restic.Trouble) patience {
 	return patience{3 * time.Second, 5 * time.Minute}
 }
 
-// kind is the reason, but for two that take turns with one another.
+// kind is the reason, but for two that take turns with one another, and for
+// waiting until another mover has left the node, which is as it should be.
 func kind(t restic.Trouble) string {
+	if t.Reason == "Unschedulable" && strings.Contains(t.Message, "didn't match pod anti-affinity rules") {
+		return "slot"
+	}
 	if t.Reason == "ErrImagePull" || t.Reason == "ImagePullBackOff" {
 		return "image"
 	}
@@ -62,6 +70,7 @@ type follower struct {
 	namespace string
 	name      string
 	clone     string // "" for a mover without one
+	size      int64  // of what is read, where restic cannot know it; else 0
 	tell      func(catalog.Event)
 
 	giveUp  context.CancelCauseFunc
@@ -146,6 +155,7 @@ func (f *follower) progress(ctx context.Context, pod string) {
 	for {
 		line, err := lines.ReadBytes('\n')
 		if status, ok := restic.ReadStatus(bytes.TrimSpace(line)); ok && ctx.Err() == nil {
+			status = status.Of(f.size)
 			f.tell(catalog.Event{
 				State: catalog.Progress, Pod: pod, Bytes: status.Bytes, Total: status.Total, Rate: status.Rate, Left: status.Left,
 			})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 // The defaults of a Request.
 const (
 	DefaultImage           = restic.DefaultImage
-	DefaultParallel        = 3
+	DefaultParallel        = 4
 	DefaultDeadline        = 24 * time.Hour
 	DefaultBackupNamespace = "backsnap"
 )
@@ -39,6 +40,7 @@ type Request struct {
 	Pod         restic.Pod    // of the movers
 	UploadLimit int           // KiB/s of one mover; 0 for none
 	Parallel    int           // movers at once, at least 1
+	PerNode     int           // movers of all runs on one node; 0: as many as fit
 	Deadline    time.Duration // of restic in a mover
 	// Detach: Run starts the movers, all of them, and waits for none.
 	Detach bool
@@ -61,6 +63,9 @@ type Copy struct {
 	Name string
 	// Recorded: it is on record among Snapshot.Copies and not made again.
 	Recorded bool
+	// Adopted is the earlier run whose mover, of that name, makes it already;
+	// "" for none.
+	Adopted catalog.Run
 }
 
 // Beside reports whether the mover runs in the snapshot's own namespace, where
@@ -119,7 +124,7 @@ func Find(repositories []catalog.Repository, name string) (catalog.Repository, e
 // Name, Claim and Run only; those for Run are ready and have a record.
 //
 // The error joins a catalog.Failure for each repository that is asked for and
-// cannot be used, and each volume that cannot be copied; the plan holds the rest.
+// cannot be used; the plan holds the rest.
 func New(r Request, repositories []catalog.Repository, snapshots []catalog.Snapshot) (Plan, error) {
 	p := planner{request: r, repositories: repositories, usable: map[string]error{}}
 	for _, s := range snapshots {
@@ -144,26 +149,13 @@ type planner struct {
 
 // add plans the copies of s.
 func (p *planner) add(s catalog.Snapshot) {
-	names := p.request.Wanted(p.repositories, s)
-	if len(names) == 0 {
-		return
-	}
-	if s.Record != nil && s.Record.Claim.VolumeMode == "Block" {
-		p.errs = append(p.errs, &catalog.Failure{
-			Code:    catalog.CodeUnsupported,
-			Message: fmt.Sprintf("%s/%s not copied: it is a block volume", s.Namespace, s.Claim),
-			State:   "the snapshot stands",
-			Next:    fmt.Sprintf("kubectl annotate pvc %s -n %s %s=none", s.Claim, s.Namespace, catalog.AnnotationRepository),
-		})
-		return
-	}
-	for _, name := range names {
+	for _, name := range p.request.Wanted(p.repositories, s) {
 		r, ok := p.repository(s.Namespace, name)
 		if !ok {
 			continue
 		}
 		_, recorded := s.CopyIn(name)
-		p.copies = append(p.copies, Copy{Snapshot: s, Repository: r, Name: objectName(s, name), Recorded: recorded})
+		p.copies = append(p.copies, Copy{Snapshot: s, Repository: r, Name: objectName(p.request.Run, s, name), Recorded: recorded})
 	}
 }
 
@@ -220,15 +212,25 @@ func (p *planner) repository(namespace, name string) (catalog.Repository, bool) 
 	return r, err == nil
 }
 
-// objectName is what everything is called that is made for the copy of s into
-// that repository: the claim's name for people; namespace, claim and
+// objectName is what everything is called that run makes for the copy of s
+// into that repository: the claim's name for people; namespace, snapshot and
 // repository as a hash, since claims of one name from many namespaces meet in
 // the backup namespace; the run. It is a DNS label, as a pod's host name is.
-func objectName(s catalog.Snapshot, repository string) string {
-	sum := sha256.Sum256([]byte(s.Namespace + "/" + s.Claim + "/" + repository))
+func objectName(run catalog.Run, s catalog.Snapshot, repository string) string {
+	sum := sha256.Sum256([]byte(s.Namespace + "/" + s.Name + "/" + repository))
 	tail := "-" + hex.EncodeToString(sum[:4])
 	claim := strings.ReplaceAll(s.Claim, ".", "-")
-	return catalog.ObjectName(catalog.Shorten(claim, maxLabel-len(tail)-len(s.Run)-1)+tail, s.Run, maxLabel)
+	return catalog.ObjectName(catalog.Shorten(claim, maxLabel-len(tail)-len(run)-1)+tail, run, maxLabel)
+}
+
+// slot is the place on its node that the mover of copy i takes. Each run begins
+// at a place of its own, so that two do not wait for each other at the same.
+func (r Request) slot(i int) string {
+	if r.PerNode == 0 {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(r.Run))
+	return strconv.Itoa((int(sum[0]) + i) % r.PerNode)
 }
 
 // maxLabel is the longest that a DNS label and a label's value may be.

@@ -37,8 +37,6 @@ func TestNew(t *testing.T) {
 	unnamed := repository("fresh")
 	unnamed.Cluster = ""
 	all := []catalog.Repository{repository("main"), repository("second"), unnamed}
-	block := snapshot("raw")
-	block.Record.Claim.VolumeMode = "Block"
 	const fresh = "repository fresh was not initialised for this cluster"
 	tests := []struct {
 		name      string
@@ -89,18 +87,6 @@ func TestNew(t *testing.T) {
 			snapshots: []catalog.Snapshot{snapshot("a"), snapshot("b")},
 			want:      []string{"shop/a to main", "shop/b to main"}, uses: []string{"main"},
 			err: "no repository lost", codes: []catalog.Code{catalog.CodeNoSecret},
-		},
-		{
-			name:      "restic would save a block volume as a name without data",
-			change:    func(r *offsite.Request) { r.Repositories = []string{"main"} },
-			snapshots: []catalog.Snapshot{block, snapshot("a")},
-			want:      []string{"shop/a to main"}, uses: []string{"main"},
-			err: "shop/raw not copied: it is a block volume", codes: []catalog.Code{catalog.CodeUnsupported},
-		},
-		{
-			name:      "a block volume that nobody wants copied is none of our business",
-			change:    func(r *offsite.Request) { r.Repositories = []string{} },
-			snapshots: []catalog.Snapshot{block},
 		},
 	}
 	for _, test := range tests {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -32,7 +33,7 @@ type State string
 // The states.
 const (
 	Copied   State = "Ok"
-	Known    State = "AlreadyThere" // on record before
+	Known    State = "AlreadyThere" // on record, or in the repository, before
 	Partial  State = "Partial"      // in the repository, but some files could not be read; it is not recorded
 	Failed   State = "Failed"
 	Detached State = "Detached"   // its mover runs on
@@ -65,6 +66,10 @@ func Run(ctx context.Context, c Cluster, now func() time.Time, p Plan, w catalog
 		ctx, cancel = context.WithTimeoutCause(ctx, p.Request.Timeout, errTimeout)
 		defer cancel()
 	}
+	p, err := adopt(ctx, c, p)
+	if err != nil {
+		return nil, err
+	}
 	outcomes := make([]Outcome, len(p.Copies))
 	places := make(chan struct{}, max(p.Request.Parallel, 1))
 	classes := &classes{cluster: c, known: map[string]catalog.StorageClass{}}
@@ -75,7 +80,7 @@ func Run(ctx context.Context, c Cluster, now func() time.Time, p Plan, w catalog
 			outcomes[i] = Outcome{Copy: copy, State: Known, Result: result}
 			continue
 		}
-		m := &making{cluster: c, now: now, request: p.Request, copy: copy, watcher: w, classes: classes}
+		m := &making{cluster: c, now: now, request: p.Request, copy: copy, slot: p.Request.slot(i), watcher: w, classes: classes}
 		leave := enter(ctx, places)
 		running.Go(func() {
 			defer leave()
@@ -93,6 +98,35 @@ func join(outcomes []Outcome) error {
 		errs = append(errs, o.Err)
 	}
 	return errors.Join(errs...)
+}
+
+// adopt finds the movers of earlier runs that are at a copy of p, as one is
+// whose client was interrupted: it is waited for, and none is started beside
+// it. Of a snapshot that this run has taken itself there can be none.
+func adopt(ctx context.Context, c Cluster, p Plan) (Plan, error) {
+	if !slices.ContainsFunc(p.Copies, func(copy Copy) bool {
+		return !copy.Recorded && copy.Snapshot.Run != p.Request.Run
+	}) {
+		return p, nil
+	}
+	var movers []restic.Mover
+	for _, namespace := range p.Namespaces() {
+		there, err := c.Movers(ctx, namespace)
+		if err != nil {
+			return p, fmt.Errorf("look for movers in %s: %w", namespace, err)
+		}
+		movers = append(movers, there...)
+	}
+	p.Copies = slices.Clone(p.Copies)
+	for i := range p.Copies {
+		copy := &p.Copies[i]
+		for _, m := range movers {
+			if m.Job && !m.Ending && m.Namespace == copy.Repository.Namespace && m.Source.UID == copy.Snapshot.UID && m.Source.Repository == copy.Repository.Name {
+				copy.Name, copy.Adopted = m.Name, m.Run
+			}
+		}
+	}
+	return p, nil
 }
 
 // enter waits for a place, until ctx is done, and returns how to leave it.
@@ -132,6 +166,7 @@ type making struct {
 	now     func() time.Time
 	request Request
 	copy    Copy
+	slot    string // on its node
 	watcher catalog.Watcher
 	classes *classes
 	// late: nobody waited for the mover. That the snapshot is gone meanwhile
@@ -170,7 +205,9 @@ func (m *making) take(ctx context.Context) Outcome {
 // for it is removed, which takes a moment.
 func (m *making) make(ctx context.Context) Outcome {
 	outcome := Outcome{Copy: m.copy, State: Failed}
-	if outcome.Err = m.start(ctx); outcome.Err != nil {
+	if m.copy.Adopted != "" {
+		m.stage, m.class.Retains = mover, !m.copy.Beside() // as with what earlier runs have left
+	} else if outcome.Err = m.start(ctx); outcome.Err != nil {
 		if ctx.Err() != nil {
 			outcome.State, outcome.Err = Skipped, m.interrupted(context.Cause(ctx))
 		}
@@ -197,7 +234,7 @@ func (m *making) make(ctx context.Context) Outcome {
 // could not be written down keeps its mover, whose report is the only trace of
 // it, until somebody has.
 func (m *making) finish(ctx context.Context, outcome Outcome) Outcome {
-	if outcome.State != Copied {
+	if outcome.State != Copied && outcome.State != Known {
 		return m.close(ctx, outcome)
 	}
 	if outcome.Err = m.record(ctx, outcome.Result); outcome.Err != nil {
@@ -223,7 +260,7 @@ func (m *making) namespace() string { return m.copy.Repository.Namespace }
 // follow watches the copy's mover until it has ended.
 func (m *making) follow(ctx context.Context) (restic.End, error) {
 	f := &follower{
-		cluster: m.cluster, namespace: m.namespace(), name: m.copy.Name, clone: m.copy.Name, tell: m.tell,
+		cluster: m.cluster, namespace: m.namespace(), name: m.copy.Name, clone: m.copy.Name, size: image(m.copy.Snapshot), tell: m.tell,
 	}
 	end, err := f.follow(ctx)
 	m.pod = cmp.Or(end.Pod, f.pod)
@@ -266,7 +303,7 @@ func (m *making) expose(ctx context.Context) (string, error) {
 	if m.copy.Beside() {
 		return s.Name, nil
 	}
-	exposed := catalog.Snapshot{Namespace: m.namespace(), Name: name, Claim: s.Claim, Role: catalog.RoleStatic, Run: s.Run}
+	exposed := catalog.Snapshot{Namespace: m.namespace(), Name: name, Claim: s.Claim, Role: catalog.RoleStatic, Run: m.request.Run}
 	return name, m.reach(static, "make static copy", func() error {
 		ctx, cancel := context.WithTimeoutCause(ctx, exposeTimeout, errTimeout)
 		defer cancel()
@@ -288,9 +325,20 @@ func (m *making) reach(to stage, doing string, do func() error) error {
 	return m.failed(fmt.Errorf("%s %s/%s: %w", doing, m.namespace(), m.copy.Name, err))
 }
 
-// clone is the claim that the mover reads. Its size is what the driver says
-// that the snapshot needs, else what the volume had: not what the claim has
-// grown to since.
+// cloneSize is what the driver says that s needs, else what the volume had:
+// not what the claim has grown to since.
+func cloneSize(s catalog.Snapshot) int64 { return cmp.Or(s.RestoreSize, s.Record.Claim.Capacity) }
+
+// image is how large the image of a block volume is at least; 0 where s is of a
+// file system, or it is not known.
+func image(s catalog.Snapshot) int64 {
+	if s.Record == nil || s.Record.Claim.VolumeMode != catalog.BlockMode {
+		return 0
+	}
+	return cloneSize(s)
+}
+
+// clone is the claim that the mover reads.
 func (m *making) clone(ctx context.Context) (catalog.Claim, error) {
 	s := m.copy.Snapshot
 	if s.Record == nil {
@@ -310,18 +358,14 @@ func (m *making) clone(ctx context.Context) (catalog.Claim, error) {
 	if err != nil {
 		return catalog.Claim{}, err
 	}
-	size := s.RestoreSize
-	if size == 0 {
-		size = source.Capacity
-	}
-	labels := catalog.Ours(catalog.RoleClone, s.Run)
+	labels := catalog.Ours(catalog.RoleClone, m.request.Run)
 	labels[catalog.LabelNamespace] = s.Namespace
 	labels[catalog.LabelClaim] = catalog.ClaimLabel(s.Claim)
 	return catalog.Claim{
 		Namespace: m.namespace(), Name: m.copy.Name,
 		Labels: labels, Annotations: catalog.HandsOff(), Role: catalog.RoleClone,
-		StorageClass: source.StorageClass, Request: size,
-		AccessModes: []string{"ReadWriteOnce"}, VolumeMode: "Filesystem",
+		StorageClass: source.StorageClass, Request: cloneSize(s),
+		AccessModes: []string{"ReadWriteOnce"}, VolumeMode: cmp.Or(source.VolumeMode, "Filesystem"),
 	}, nil
 }
 
@@ -331,9 +375,10 @@ func (m *making) clone(ctx context.Context) (catalog.Claim, error) {
 // best where the app was. A class that does not wait chooses itself.
 func (m *making) job() (restic.Job, error) {
 	b := restic.Backup{
-		Namespace: m.namespace(), Name: m.copy.Name, Image: m.request.Image, Pod: m.request.Pod, UploadLimit: m.request.UploadLimit,
+		Namespace: m.namespace(), Name: m.copy.Name, Run: m.request.Run,
+		Image: m.request.Image, Pod: m.request.Pod, UploadLimit: m.request.UploadLimit,
 		Repository: m.copy.Repository, Snapshot: m.copy.Snapshot,
-		Claim: m.copy.Name, Deadline: m.request.Deadline,
+		Claim: m.copy.Name, Slot: m.slot, Deadline: m.request.Deadline,
 	}
 	if m.class.WaitsForConsumer {
 		b.NodeAffinity, b.Node = m.copy.Snapshot.Record.Claim.NodeAffinity, m.copy.Snapshot.Record.Claim.Node
@@ -357,6 +402,10 @@ func (m *making) result(end restic.End) (State, catalog.Copy, error) {
 	}
 	err := ended(end, report, restic.StepBackup)
 	switch {
+	case err == nil && result.Bytes < image(m.copy.Snapshot):
+		return Failed, catalog.Copy{}, fmt.Errorf("only %d of %d bytes of the device were read", result.Bytes, image(m.copy.Snapshot))
+	case err == nil && report.Found():
+		return Known, result, nil
 	case err == nil:
 		return Copied, result, nil
 	case report.Exit == restic.ExitPartial && report.Summary != nil:
@@ -456,7 +505,7 @@ func (m *making) announce(o *Outcome) {
 // tell fills in what all events of this copy have in common.
 func (m *making) tell(e catalog.Event) {
 	s := m.copy.Snapshot
-	e.Time, e.Run, e.Phase = m.now(), s.Run, catalog.PhaseUpload
+	e.Time, e.Run, e.Phase = m.now(), m.request.Run, catalog.PhaseUpload
 	e.Namespace, e.App, e.Claim, e.Name = s.Namespace, s.App(), s.Claim, s.Name
 	e.Repository = m.copy.Repository.Name
 	if e.Pod == "" {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -156,7 +157,7 @@ func TestWhatResticSaysBecomesAFailure(t *testing.T) {
 		{
 			name: "partial", end: ends(3, "backup", 7, "open /data/a: denied"), state: offsite.Partial, code: catalog.CodeRepoPartial,
 			says: "copy of shop/data to main is not whole: 7 files could not be read: open /data/a: denied",
-			next: "take it again with its copy: kubectl backsnap snapshot data -n shop",
+			next: "make it again: kubectl backsnap copy vs/data-20261122-011500-x7k2 -n shop",
 		},
 		{
 			name: "no repository", end: ends(10, "check", 0, "Fatal: no"), state: offsite.Failed, code: catalog.CodeNoRepository,
@@ -181,35 +182,35 @@ func TestWhatResticSaysBecomesAFailure(t *testing.T) {
 		{
 			name: "a code that nobody knows", end: ends(77, "backup", 0, "strange"), state: offsite.Failed, code: catalog.CodeMover,
 			says: "copy of shop/data to main not made: exit 77: strange",
-			next: "take it again with its copy: kubectl backsnap snapshot data -n shop",
+			next: "make it again: kubectl backsnap copy vs/data-20261122-011500-x7k2 -n shop",
 		},
 		{
 			name:  "a good exit code without a summary",
 			end:   restic.End{Pod: "p", Text: "backsnap step=backup exit=0\nerrors=0"},
 			state: offsite.Failed, code: catalog.CodeMover,
 			says: "copy of shop/data to main not made: restic ended without a summary",
-			next: "take it again with its copy: kubectl backsnap snapshot data -n shop",
+			next: "make it again: kubectl backsnap copy vs/data-20261122-011500-x7k2 -n shop",
 		},
 		{
 			name:  "killed",
 			end:   restic.End{Pod: "p", Exit: 137, Killed: "OOMKilled", Reason: "BackoffLimitExceeded"},
 			state: offsite.Failed, code: catalog.CodeMover,
 			says: "copy of shop/data to main not made: OOMKilled: restic was killed, most likely because it ran out of memory",
-			next: "kubectl backsnap snapshot data -n shop --mover-limits=memory=2Gi",
+			next: "kubectl backsnap copy vs/data-20261122-011500-x7k2 -n shop --mover-limits=memory=2Gi",
 		},
 		{
 			name:  "the Job's time was up",
 			end:   restic.End{Pod: "p", Exit: 130, Reason: "DeadlineExceeded", Text: "backsnap step=backup exit=130"},
 			state: offsite.Failed, code: catalog.CodeMover,
 			says: "copy of shop/data to main not made: DeadlineExceeded: restic was told to stop",
-			next: "take it again with its copy: kubectl backsnap snapshot data -n shop",
+			next: "make it again: kubectl backsnap copy vs/data-20261122-011500-x7k2 -n shop",
 		},
 		{
 			name:  "there never was a pod",
 			end:   restic.End{Reason: "DeadlineExceeded", Message: "Job was active too long"},
 			state: offsite.Failed, code: catalog.CodeMover,
 			says: "copy of shop/data to main not made: exit 1: DeadlineExceeded: Job was active too long",
-			next: "take it again with its copy: kubectl backsnap snapshot data -n shop",
+			next: "make it again: kubectl backsnap copy vs/data-20261122-011500-x7k2 -n shop",
 		},
 	}
 	for _, test := range tests {
@@ -442,6 +443,7 @@ func TestTroubles(t *testing.T) {
 	forbidden := restic.Trouble{Reason: "PodSecurity", Message: "violates PodSecurity", Lasting: true}
 	memory := restic.Trouble{Reason: "OOMKilled", Message: "limit of 1Gi", Lasting: true}
 	nodes := restic.Trouble{Reason: "Unschedulable", Message: "no nodes"}
+	slot := restic.Trouble{Reason: "Unschedulable", Message: "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules"}
 	mount := restic.Trouble{Reason: "FailedMount", Message: "no device"}
 	type sight struct {
 		after   time.Duration // since the one before
@@ -478,6 +480,11 @@ func TestTroubles(t *testing.T) {
 			name:   "a node may come to be within five",
 			sights: []sight{{0, &nodes}}, after: 5 * time.Minute, code: catalog.CodeMover, cause: "Unschedulable: no nodes",
 			events: []string{"warning Unschedulable: no nodes"},
+		},
+		{
+			name:   "a slot on the node comes to be when another mover has ended, whenever that is",
+			sights: []sight{{0, &slot}, {20 * time.Minute, nil}}, after: time.Hour + 20*time.Minute,
+			events: []string{"warning Unschedulable: 0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules"},
 		},
 		{
 			name:   "another trouble has its own time",
@@ -530,7 +537,7 @@ func TestTroubles(t *testing.T) {
 
 func TestRemediesOfTroubles(t *testing.T) {
 	postgres := int64(999)
-	again := "kubectl backsnap snapshot data -n shop"
+	again := "kubectl backsnap copy vs/data-20261122-011500-x7k2 -n shop"
 	label := "kubectl label namespace backsnap --overwrite pod-security.kubernetes.io/enforce=baseline"
 	tests := []struct {
 		name    string
@@ -647,4 +654,123 @@ func TestLogThatCannotBeReadCostsTheProgressOnly(t *testing.T) {
 		}
 		equal(t, "events", []string{"started", "warning no progress to be seen: you may not", "ok"}, w.of("data"))
 	})
+}
+
+const laterRun = catalog.Run("20261123-080000-aaaa")
+
+// later is the plan of a run that copies what an earlier one has taken.
+func later(t *testing.T, claims ...string) offsite.Plan {
+	t.Helper()
+	p := plan(t, claims...)
+	p.Request.Run = laterRun
+	return p
+}
+
+func TestAMoverOfAnEarlierRunIsWaitedFor(t *testing.T) {
+	c, w := newCluster(t), &events{}
+	c.run = laterRun
+	c.standing("data", false)
+	c.standing("other", false)
+	c.movers[1].Source.Repository = "second" // another copy of the same snapshot
+	outcomes, err := offsite.Run(t.Context(), c, at, later(t, "data", "other"), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, "calls", []string{"follow", "record", "remove mover", "remove clone and volume", "remove static"}, c.diary["data"])
+	equal(t, "state", offsite.Copied, outcomes[0].State)
+	equal(t, "name", "data-mover", outcomes[0].Copy.Name)
+	equal(t, "other is copied by a mover of its own", 1, len(c.jobs))
+	for _, e := range w.all {
+		equal(t, "run of "+string(e.State), laterRun, e.Run)
+	}
+}
+
+func TestMoversThatCannotBeSeenKeepCopiesFromBeingMade(t *testing.T) {
+	c := newCluster(t)
+	boom := errors.New("boom")
+	c.fail[": movers"] = boom
+	_, err := offsite.Run(t.Context(), c, at, later(t, "data"), &events{})
+	equal(t, "error", true, errors.Is(err, boom))
+	equal(t, "jobs", 0, len(c.jobs))
+}
+
+// What is made carries the run that copies, whose Lease tells that it lives;
+// the tags of the copy name the run that took the snapshot.
+func TestWhatIsMadeCarriesTheRunThatCopies(t *testing.T) {
+	c := newCluster(t)
+	c.run = laterRun
+	p := later(t, "data")
+	if _, err := offsite.Run(t.Context(), c, at, p, &events{}); err != nil {
+		t.Fatal(err)
+	}
+	name := p.Copies[0].Name
+	equal(t, "run of the clone", string(laterRun), c.clones[name].Labels[catalog.LabelRun])
+	equal(t, "run of the mover", string(laterRun), c.jobs[name].Labels[catalog.LabelRun])
+	equal(t, "tag", true, slices.Contains(c.jobs[name].Args, "run="+string(run)))
+}
+
+func TestACopyThatIsInTheRepositoryIsRecorded(t *testing.T) {
+	c := newCluster(t)
+	c.follow["data"] = func(context.Context, func(restic.Sight)) (restic.End, error) {
+		end := ends(0, "find", 0)
+		end.Text += "\n" + `{"message_type":"summary","snapshot_id":"` + id + `","total_bytes_processed":100,"data_added_packed":40}`
+		return end, nil
+	}
+	outcomes, err := offsite.Run(t.Context(), c, at, plan(t, "data"), &events{})
+	equal(t, "error", error(nil), err)
+	equal(t, "state", offsite.Known, outcomes[0].State)
+	equal(t, "recorded", []catalog.Copy{made()}, c.copies["data-"+string(run)])
+	equal(t, "left", []string(nil), c.left())
+}
+
+// A block volume is copied as an image. That its reader failed restic tells by
+// 1 or 130; and an image that is too short is none.
+func TestImageOfABlockVolume(t *testing.T) {
+	tests := []struct {
+		name  string
+		end   restic.End
+		size  int64 // of the device
+		state offsite.State
+		says  string
+	}{
+		{"whole", ends(0, "backup", 0), 100, offsite.Copied, ""},
+		{"larger than the volume was", ends(0, "backup", 0), 99, offsite.Copied, ""},
+		{"too short", ends(0, "backup", 0), 101, offsite.Failed, "copy of shop/data to main not made: only 100 of 101 bytes of the device were read"},
+		{"the reader failed", ends(1, "backup", 0, "cat: read error"), 100, offsite.Failed, "copy of shop/data to main not made: exit 1: cat: read error"},
+		{"the reader failed, in other words", ends(130, "backup", 0, "cat: read error"), 100, offsite.Failed, "copy of shop/data to main not made: restic was told to stop: cat: read error"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			c, p := newCluster(t), plan(t, "data")
+			s := &p.Copies[0].Snapshot
+			s.RestoreSize, s.Record.Claim.VolumeMode = test.size, catalog.BlockMode
+			c.follow["data"] = func(context.Context, func(restic.Sight)) (restic.End, error) { return test.end, nil }
+			outcomes, err := offsite.Run(t.Context(), c, at, p, &events{})
+			said := ""
+			if err != nil {
+				said = err.Error()
+			}
+			equal(t, "state", test.state, outcomes[0].State)
+			equal(t, "error", test.says, said)
+			equal(t, "clone", catalog.BlockMode, c.clones[p.Copies[0].Name].VolumeMode)
+			equal(t, "device", true, c.jobs[p.Copies[0].Name].Block)
+		})
+	}
+}
+
+// With N slots, and no two movers of one slot on a node, N movers at most run
+// on it.
+func TestMoversTakeSlotsInTurn(t *testing.T) {
+	c, p := newCluster(t), plan(t, "a", "b", "c", "d", "e")
+	p.Request.PerNode = 2
+	if _, err := offsite.Run(t.Context(), c, at, p, &events{}); err != nil {
+		t.Fatal(err)
+	}
+	of := map[string]int{}
+	for _, job := range c.jobs {
+		of[job.Labels[catalog.LabelSlot]]++
+	}
+	if len(of) != 2 || of["0"]+of["1"] != 5 || of["0"] < 2 || of["1"] < 2 {
+		t.Errorf("movers by slot: %v", of)
+	}
 }

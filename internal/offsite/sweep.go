@@ -140,9 +140,9 @@ func (m *making) collect(ctx context.Context) (*Outcome, error) {
 	}
 	outcome.State, outcome.Result, err = m.result(end)
 	outcome.Err = m.failed(err)
-	made := outcome.State == Copied
+	made := outcome.Err == nil
 	outcome = m.finish(ctx, outcome)
-	if made && outcome.State != Copied { // its mover is the only trace of it, and stays
+	if made && outcome.Err != nil { // its mover is the only trace of it, and stays
 		return &outcome, outcome.Err
 	}
 	return &outcome, outcome.Left

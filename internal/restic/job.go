@@ -66,8 +66,10 @@ type Job struct {
 	Args    []string // nothing secret: anyone may read them
 	Env     []Env
 	Secret  string // whose entries are the environment and lie in RepositoryPath
-	// Claim is mounted read-only at DataPath; "" for no volume.
+	// Claim is mounted read-only at DataPath; "" for no volume. Block: it is
+	// the raw device that is there.
 	Claim string
+	Block bool
 	// NodeAffinity is a PersistentVolume's spec.nodeAffinity as JSON, which
 	// the pod keeps to; nil for none.
 	NodeAffinity json.RawMessage
@@ -119,11 +121,13 @@ type Env struct{ Name, Value string }
 
 // Backup is what a copy is made from.
 type Backup struct {
-	Namespace, Name string // of the Job, in the backup namespace
+	Namespace, Name string      // of the Job, in the backup namespace
+	Run             catalog.Run // that copies, which may be a later one than the snapshot's
 	Image           string
 	Repository      catalog.Repository
 	Snapshot        catalog.Snapshot
 	Claim           string          // the clone's
+	Slot            string          // on its node; "" for any
 	NodeAffinity    json.RawMessage // nil for none
 	Node            string          // "" for any
 	Deadline        time.Duration   // for restic itself
@@ -148,28 +152,43 @@ func (b Backup) Job() (job Job, dropped []string, err error) {
 		"--host", Host(b.Repository.Cluster, s.Namespace, s.Claim),
 		"--time", s.Cut.UTC().Format(timeForm),
 	}
-	if b.Pod.User != 0 {
-		// Root's alone, on every ext4: it would make each copy a partial one.
-		args = append(args, "--exclude", path.Join(DataPath, "lost+found"))
-	}
 	if b.UploadLimit > 0 {
 		args = append(args, "--limit-upload", strconv.Itoa(b.UploadLimit))
 	}
 	for _, tag := range append(Tags(s), record...) {
 		args = append(args, "--tag", tag)
 	}
-	job, err = mover(b.Namespace, b.Name, b.Image, b.Repository, s.Run, b.Pod)
+	block := s.Record != nil && s.Record.Claim.VolumeMode == catalog.BlockMode
+	if b.Pod.User != 0 && !block {
+		// Root's alone, on every ext4: it would make each copy a partial one.
+		args = append(args, "--exclude", path.Join(DataPath, "lost+found"))
+	}
+	args = append(args, source(block)...)
+	job, err = mover(b.Namespace, b.Name, b.Image, b.Repository, b.Run, b.Pod)
 	if err != nil {
 		return Job{}, nil, err
 	}
 	if err := aim(&job, s, b.Repository.Name); err != nil {
 		return Job{}, nil, err
 	}
-	job.Args = arguments("backup", b.Deadline, append(args, DataPath))
-	job.Env = append(job.Env, Env{"BACKSNAP_NAMESPACE", s.Namespace})
-	job.Claim, job.NodeAffinity, job.Node = b.Claim, b.NodeAffinity, b.Node
+	job.Args = arguments("backup", b.Deadline, args)
+	job.Env = append(job.Env, Env{"BACKSNAP_NAMESPACE", s.Namespace}, Env{"BACKSNAP_COPY", copyTag(s)})
+	job.Claim, job.Block, job.NodeAffinity, job.Node = b.Claim, block, b.NodeAffinity, b.Node
 	job.Deadline = b.Deadline + setup
+	if b.Slot != "" {
+		job.Labels[catalog.LabelSlot] = b.Slot
+	}
 	return job, dropped, nil
+}
+
+// source is what restic reads: the files of a file system, or the image of a
+// device, of which it would else store the name alone. Both have the same path.
+// A reader that fails makes restic fail, and it stores nothing.
+func source(block bool) []string {
+	if block {
+		return []string{"--stdin-filename", DataPath, "--stdin-from-command", "--", "cat", DataPath}
+	}
+	return []string{DataPath}
 }
 
 // Init is what a repository is made from.
@@ -249,7 +268,7 @@ func Tags(s catalog.Snapshot) []string {
 	if s.Record != nil {
 		tags = append(tags, "uid="+s.Record.Claim.UID)
 	}
-	tags = append(tags, "snapshot="+s.Name, "vsuid="+s.UID, "run="+string(s.Run))
+	tags = append(tags, "snapshot="+s.Name, copyTag(s), "run="+string(s.Run))
 	if s.Record != nil {
 		// A set may be named after several workloads, and restic splits a
 		// tag at its commas.
@@ -258,6 +277,9 @@ func Tags(s catalog.Snapshot) []string {
 	}
 	return append(tags, "consistency="+string(s.Consistency), "retain="+s.Retain)
 }
+
+// copyTag is the tag that all copies of s carry, and no others.
+func copyTag(s catalog.Snapshot) string { return "vsuid=" + s.UID }
 
 // recordTag is the tag that holds r, one or none, and what was left out of r
 // to keep it short: where the volume lies, which a copy does not depend on,

@@ -30,7 +30,7 @@ func snapshot() catalog.Snapshot {
 
 func backup(s catalog.Snapshot) restic.Backup {
 	return restic.Backup{
-		Namespace: "backsnap", Name: "data-mysql-0-0a1b2c3d-20261122-011500-x7k2", Image: restic.DefaultImage,
+		Namespace: "backsnap", Name: "data-mysql-0-0a1b2c3d-20261122-011500-x7k2", Run: run, Image: restic.DefaultImage,
 		Repository: catalog.Repository{Name: "main", Namespace: "backsnap", Secret: "main-secret", Cluster: "prod-eu"},
 		Snapshot:   s, Claim: "clone", NodeAffinity: json.RawMessage(`{"required":{}}`), Deadline: 24 * time.Hour,
 	}
@@ -70,7 +70,7 @@ func TestBackupJob(t *testing.T) {
 		Env: []restic.Env{
 			{Name: "RESTIC_CACHE_DIR", Value: "/cache"},
 			{Name: "RESTIC_PROGRESS_FPS", Value: "0.5"}, {Name: "TZ", Value: "UTC"}, {Name: "TMPDIR", Value: "/tmp"},
-			{Name: "BACKSNAP_NAMESPACE", Value: "shop"},
+			{Name: "BACKSNAP_NAMESPACE", Value: "shop"}, {Name: "BACKSNAP_COPY", Value: "vsuid=5a1c"},
 		},
 		Secret: "main-secret", Claim: "clone", NodeAffinity: json.RawMessage(`{"required":{}}`),
 		Pod:      restic.Pod{CPU: "100m", Memory: "256Mi", MemoryLimit: "1Gi", Keep: 7 * 24 * time.Hour},
@@ -86,6 +86,20 @@ func TestUploadLimit(t *testing.T) {
 	if i := slices.Index(job.Args, "--limit-upload"); i < 0 || job.Args[i+1] != "512" {
 		t.Errorf("no upload limit among the arguments: %q", job.Args)
 	}
+}
+
+// Of a device restic would store the name alone: it reads the image that a
+// program writes. A slot is a label.
+func TestBackupJobOfABlockVolume(t *testing.T) {
+	s := snapshot()
+	s.Record.Claim.VolumeMode = "Block"
+	b := backup(s)
+	b.Slot = "1"
+	job, _, err := b.Job()
+	must(t, err)
+	equal(t, "device", true, job.Block)
+	equal(t, "slot", "1", job.Labels["backsnap.sh/slot"])
+	equal(t, "end of the arguments", []string{"--stdin-filename", "/data", "--stdin-from-command", "--", "cat", "/data"}, job.Args[len(job.Args)-6:])
 }
 
 func TestInitJob(t *testing.T) {

@@ -7,7 +7,8 @@
 # many the work itself may take: restic asks a bucket that does not exist again
 # and again, and prints nothing. $BACKSNAP_NAMESPACE stands in for {namespace}
 # in the repository's address: here and not in the pod's spec, because the
-# address may hold a password.
+# address may hold a password. $BACKSNAP_COPY is the tag that all copies of the
+# same snapshot carry: one that is whole is not made again.
 #
 # Kubernetes reads two dollars as one, and a name in parentheses after a dollar
 # as a variable of the pod's: neither stands here.
@@ -72,6 +73,9 @@ listen() {
 	printf 'errors=%s\n%.1000s\n%s%.600s\n%.600s\n' "$errors" "$summary" "$first" "$last" "$final" >&3
 }
 
+# doze waits for a moment. Not every sleep knows parts of a second.
+doze() { sleep 0.02 2>/dev/null || sleep 1; }
+
 # alarm stops process $2 after $1 seconds, and a minute later for good. It is
 # told by TERM that nobody needs it any more. (timeout can lose a TERM that
 # comes while it starts, and leave its program running: seen. So can this
@@ -100,8 +104,11 @@ call() {
 	exec 4<>"$pipe"
 	listen <"$pipe" 3>"$pipe.said" 4>&- &
 	listener=$!
-	out=$pipe
-	if [ "$step" = check ]; then out=/dev/null; fi
+	case $step in
+	check) out=/dev/null ;;
+	find) out=$pipe.out ;;
+	*) out=$pipe ;;
+	esac
 	restic "$@" >"$out" 2>"$pipe" 4>&- &
 	child=$!
 	alarm "$seconds" "$child" "$pipe.$step.late" >/dev/null 2>&1 4>&- &
@@ -115,7 +122,7 @@ call() {
 	await "$child"
 	ended=$code
 	if [ -n "$stopped" ] && [ "$ended" -eq 143 ]; then ended=130; fi
-	until [ -e "$pipe.armed" ]; do sleep 1; done
+	until [ -e "$pipe.armed" ]; do doze; done
 	if [ -e "$pipe.$step.late" ]; then ended=124; fi
 	# An alarm that loses this signal, since it has only just begun, strikes
 	# when nobody minds.
@@ -143,11 +150,72 @@ await() {
 
 check() { call check "$patience" cat config --json --no-lock; }
 
+# find looks for a copy of the same snapshot, which one may have made that died
+# before it was written down. Whether it is whole only the volume tells: restic
+# is asked what it would add to it. It leaves found empty where nothing is
+# found, else the report's summary of it. RESTIC-ARGUMENTS are those of backup.
+find() {
+	found='' listed='' before='' id=''
+	if [ -z "${BACKSNAP_COPY-}" ]; then return; fi
+	call find "$limit" snapshots --json --no-lock --tag "$BACKSNAP_COPY"
+	if [ "$code" -ne 0 ]; then return; fi
+	listed=$(cat "$pipe.out")
+	while :; do
+		case $listed in
+		*'"id":"'*) ;;
+		*) break ;;
+		esac
+		before=${listed%'"id":"'*}
+		id=${listed##*'"id":"'} id=${id%%'"'*}
+		if whole "$@"; then
+			found='{"message_type":"summary","snapshot_id":"'$id'"'
+			for field in total_bytes_processed data_added_packed; do
+				case $before in
+				*'"'$field'":'*)
+					number=${before##*'"'$field'":'}
+					found=$found,\"$field\":${number%%[!0-9]*}
+					;;
+				esac
+			done
+			found=$found}
+			break
+		fi
+		if [ -n "$stopped" ]; then return; fi
+		listed=$before
+	done
+	rm -f "$pipe.out"
+	code=0
+}
+
+# whole reports whether restic would add nothing to snapshot $id. One that was
+# read from a program is whole, or restic would not have stored it.
+whole() {
+	for argument in "$@"; do
+		if [ "$argument" = --stdin-from-command ]; then return 0; fi
+	done
+	command=$1
+	shift
+	call find "$limit" "$command" --dry-run --parent "$id" "$@"
+	if [ "$code" -ne 0 ]; then return 1; fi
+	would=$(cat "$pipe.out")
+	for none in files_new files_changed dirs_new; do
+		case $would in
+		*'"'$none'":0,'*) ;;
+		*) return 1 ;;
+		esac
+	done
+}
+
 address
 case $mode in
 backup)
 	check
-	if [ "$code" -eq 0 ]; then call backup "$limit" "$@"; fi
+	if [ "$code" -eq 0 ]; then find "$@"; fi
+	if [ "$code" -eq 0 ] && [ -n "$found" ]; then
+		said="errors=0$newline$found"
+	elif [ "$code" -eq 0 ]; then
+		call backup "$limit" "$@"
+	fi
 	;;
 init)
 	# First init: it makes a bucket that is not there, for which check would

@@ -221,6 +221,69 @@ func TestMoverReportsWhatResticDid(t *testing.T) {
 	})
 }
 
+// A copy that is in the repository already is found by its tag, and believed
+// only if restic would add nothing to it: one that is not whole carries the
+// same tag.
+func TestMoverFindsTheCopyThatIsThere(t *testing.T) {
+	const other = "0000d253d51fa83ca7cd3e3b4654146042e92b2355ef11e8915e5e68a4d0a5b5"
+	listed := func(ids ...string) string {
+		var all []string
+		for _, id := range ids {
+			all = append(all, `{"time":"2026-11-22T01:15:42Z","paths":["/data"],"tags":["vsuid=5a1c","what=\\"id\\":\\"no\\""],`+
+				`"summary":{"files_new":1,"data_added":5,"data_added_packed":40,"total_files_processed":1,"total_bytes_processed":100},"id":"`+id+`","short_id":"`+id[:8]+`"}`)
+		}
+		return "[" + strings.Join(all, ",") + "]"
+	}
+	would := func(n, changed, dirs int) string {
+		return fmt.Sprintf(`{"message_type":"summary","dry_run":true,"files_new":%d,"files_changed":%d,"files_unmodified":3,"dirs_new":%d,"dirs_changed":1,"data_blobs":0}`, n, changed, dirs)
+	}
+	made := []string{"backsnap step=backup exit=0", "errors=0", summary}
+	is := func(id string) []string {
+		return []string{"backsnap step=find exit=0", "errors=0", `{"message_type":"summary","snapshot_id":"` + id + `","total_bytes_processed":100,"data_added_packed":40}`}
+	}
+	tests := []struct {
+		name   string
+		listed string
+		would  map[string]string // what a dry run with that parent says
+		exit   int               // of a dry run
+		args   []string
+		report []string
+	}{
+		{name: "none is there", listed: "[]", report: made},
+		{name: "it is there", listed: listed(id), would: map[string]string{id: would(0, 0, 0)}, report: is(id)},
+		{name: "files are missing in it", listed: listed(id), would: map[string]string{id: would(1, 0, 0)}, report: made},
+		{name: "files are others in it", listed: listed(id), would: map[string]string{id: would(0, 1, 0)}, report: made},
+		{name: "folders are missing in it", listed: listed(id), would: map[string]string{id: would(0, 0, 1)}, report: made},
+		{name: "what it holds cannot be read", listed: listed(id), would: map[string]string{id: would(0, 0, 0)}, exit: 3, report: made},
+		{
+			name: "the first of two is whole", listed: listed(id, other),
+			would: map[string]string{id: would(0, 0, 0), other: would(1, 0, 0)}, report: is(id),
+		},
+		{name: "an image of a block volume", listed: listed(id), args: []string{"--stdin-from-command", "--", "cat", "/data"}, report: is(id)},
+	}
+	inShells(t, func(t *testing.T, c *container) {
+		for _, test := range tests {
+			t.Run(test.name, func(t *testing.T) {
+				c := *c
+				c.t, c.env = t, []string{"BACKSNAP_COPY=vsuid=5a1c"}
+				var stub strings.Builder
+				fmt.Fprintf(&stub, "case \"$*\" in\n'snapshots --json --no-lock --tag vsuid=5a1c') cat <<'E'\n%s\nE\n;;\n", test.listed)
+				for parent, says := range test.would {
+					fmt.Fprintf(&stub, "*' --dry-run --parent %s '*) echo '%s'; exit %d ;;\n", parent, says, test.exit)
+				}
+				fmt.Fprintf(&stub, "backup*) echo '%s' ;;\nesac\n", summary)
+				c.restic = stub.String()
+				got := c.run("backup", append([]string{"backup", "--json"}, test.args...)...)
+				equal(t, "exit", 0, got.exit)
+				equal(t, "report", test.report, lines(got.report))
+				left, err := filepath.Glob(filepath.Join(c.dir, "backsnap.*"))
+				must(t, err)
+				equal(t, "files left", []string(nil), left)
+			})
+		}
+	})
+}
+
 // lines are those of text that are not empty.
 func lines(text string) []string {
 	var lines []string

@@ -87,6 +87,19 @@ type Status struct {
 	Left         time.Duration
 }
 
+// Of is s where all in all size bytes are read, which restic does not know of
+// what it reads from a program; 0 leaves it to restic.
+func (s Status) Of(size int64) Status {
+	if size == 0 {
+		return s
+	}
+	s.Total = max(size, s.Bytes)
+	if s.Rate > 0 {
+		s.Left = time.Duration((s.Total-s.Bytes)/s.Rate) * time.Second
+	}
+	return s
+}
+
 // ReadStatus reads one line of a mover's log; false if it holds no progress.
 func ReadStatus(line []byte) (Status, bool) {
 	if !bytes.HasPrefix(line, []byte(`{"message_type":"status"`)) {
@@ -139,6 +152,7 @@ type Summary struct {
 // Steps of a mover.
 const (
 	StepCheck  = "check" // can the repository be opened
+	StepFind   = "find"  // is the copy there already
 	StepBackup = "backup"
 	StepInit   = "init"
 )
@@ -154,7 +168,7 @@ type Report struct {
 	Lines []string
 }
 
-var header = regexp.MustCompile(`^backsnap step=(check|backup|init) exit=([0-9]{1,3})$`)
+var header = regexp.MustCompile(`^backsnap step=(check|find|backup|init) exit=([0-9]{1,3})$`)
 
 // ReadReport reads the termination message of a mover's container that ended
 // with exit. Without a report, as when the container was killed, it is the
@@ -260,7 +274,7 @@ func scrub(text string) string { return userinfo.ReplaceAllString(text, "://") }
 // done when its exit code is 0 and it names its snapshot.
 func (r Report) Err(want string) error {
 	done := r.Exit == ExitOK && r.Step == want && (want != StepBackup || r.Summary != nil)
-	if done || want == StepInit && r.Existed() {
+	if done || want == StepInit && r.Existed() || want == StepBackup && r.Found() {
 		return nil
 	}
 	return &Error{Report: r}
@@ -268,6 +282,10 @@ func (r Report) Err(want string) error {
 
 // Existed reports whether a mover that was to make a repository found one.
 func (r Report) Existed() bool { return r.Step == StepCheck && r.Exit == ExitOK }
+
+// Found reports whether a mover that was to make a copy found it made. The
+// summary is then that of the copy, without Files and Took.
+func (r Report) Found() bool { return r.Step == StepFind && r.Exit == ExitOK && r.Summary != nil }
 
 // Error is a mover that failed, in restic's own words.
 type Error struct{ Report Report }

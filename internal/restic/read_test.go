@@ -205,3 +205,12 @@ func TestReadLine(t *testing.T) {
 		}
 	}
 }
+
+// restic does not know how much a program will write.
+func TestStatusOfAnImage(t *testing.T) {
+	status, ok := restic.ReadStatus([]byte(`{"message_type":"status","seconds_elapsed":10,"bytes_done":1000}`))
+	equal(t, "read", true, ok)
+	equal(t, "of 5000", restic.Status{Bytes: 1000, Total: 5000, Rate: 100, Left: 40 * time.Second}, status.Of(5000))
+	equal(t, "of less than there is", restic.Status{Bytes: 1000, Total: 1000, Rate: 100}, status.Of(900))
+	equal(t, "of files", status, status.Of(0))
+}

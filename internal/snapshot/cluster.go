@@ -33,7 +33,7 @@ type Cluster interface {
 	// watches; it does not poll. Driver, Handle and a Cut finer than seconds
 	// are Complete's to fill.
 	Await(ctx context.Context, namespace string, done func([]catalog.Snapshot) (bool, error)) error
-	// Complete reads s's content: Driver, Handle, RestoreSize and Cut to the
+	// Complete reads s's content: Driver, Handle, Node, RestoreSize and Cut to the
 	// nanosecond. It fails if the two do not point at each other. Without the
 	// right to read contents s is returned as it is.
 	Complete(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error)

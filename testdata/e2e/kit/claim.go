@@ -84,6 +84,7 @@ type Item struct {
 		Repository string `json:"repository"`
 		State      string `json:"state"`
 		Snapshot   string `json:"resticSnapshot"`
+		Added      int64  `json:"bytesAdded"`
 		Code       string `json:"code"`
 		Error      string `json:"error"`
 	} `json:"copies"`

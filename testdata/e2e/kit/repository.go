@@ -1,8 +1,13 @@
 package kit
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"os/exec"
 	"testing"
 	"time"
 )
@@ -22,7 +27,13 @@ func NewRepository(t testing.TB, password string) Repository {
 // NewRepositoryIn is NewRepository with its Secret in namespace.
 func NewRepositoryIn(t testing.TB, namespace, password string) Repository {
 	t.Helper()
-	r := Repository{Name: "main", Namespace: namespace, Bucket: Random("bucket"), Password: password}
+	return AddRepository(t, namespace, "main", password)
+}
+
+// AddRepository is NewRepositoryIn under another name than main.
+func AddRepository(t testing.TB, namespace, name, password string) Repository {
+	t.Helper()
+	r := Repository{Name: name, Namespace: namespace, Bucket: Random("bucket"), Password: password}
 	r.Secret(t)
 	Must(t, "repo", "init", r.Name, "--backup-namespace", r.Namespace, "--cluster-name", "e2e")
 	return r
@@ -76,9 +87,32 @@ func (r Repository) Restic(t testing.TB, args ...string) string {
 	return result.Stdout
 }
 
+// Dump writes what restic has of path in a snapshot to w and returns how many
+// bytes that were.
+func (r Repository) Dump(t testing.TB, w io.Writer, snapshot, path string) int64 {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), Env(t, "BACKSNAP_CLUSTER_RESTIC"), "dump", snapshot, path)
+	cmd.Env = append(os.Environ(), r.Environment(t)...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	n, copyErr := io.Copy(w, out)
+	if err := errors.Join(copyErr, cmd.Wait()); err != nil {
+		t.Fatalf("restic dump %s %s: %v\n%s", snapshot, path, err, &errs)
+	}
+	return n
+}
+
 // ResticSnapshot is one snapshot as restic tells of it.
 type ResticSnapshot struct {
 	ID       string    `json:"id"`
+	Parent   string    `json:"parent"`
 	Time     time.Time `json:"time"`
 	Hostname string    `json:"hostname"`
 	Paths    []string  `json:"paths"`

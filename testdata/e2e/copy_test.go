@@ -1,0 +1,219 @@
+package e2e_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/backsnap/kubectl-backsnap/testdata/e2e/kit"
+)
+
+// copyAgain runs `copy -o json` and wants that exit code.
+func copyAgain(t *testing.T, code int, args ...string) kit.Run {
+	t.Helper()
+	return kit.ReadRun(t, code, kit.Backsnap(t, append([]string{"copy", "-o", "json"}, args...)...))
+}
+
+// states are the copies of an item: repository, state, code, beginning of the id.
+func states(item kit.Item) string {
+	var all []string
+	for _, c := range item.Copies {
+		all = append(all, strings.TrimRight(fmt.Sprintf("%s %s %.8s %s", c.Repository, c.State, c.Snapshot, c.Code), " "))
+	}
+	return strings.Join(all, ", ")
+}
+
+// TestCopyFillsTheGap: of two repositories one cannot be used. The other copy
+// is good and on record; `copy` makes the missing one from the snapshot that is
+// there, and no copy twice, even where nothing in the cluster tells of it.
+func TestCopyFillsTheGap(t *testing.T) {
+	t.Parallel()
+	main := kit.NewRepository(t, "one password")
+	second := kit.AddRepository(t, main.Namespace, "second", "another password")
+	namespace := kit.Namespace(t)
+	kit.Claim(t, namespace, "data", "")
+	kit.Pod(t, namespace, "app", "data")
+	kit.Exec(t, namespace, "app", "head -c 4000000 /dev/urandom >/data/noise; for i in $(seq 200); do echo $i >/data/$i; done; sync")
+	in := []string{"-n", namespace, "--backup-namespace", main.Namespace}
+
+	wrong := second
+	wrong.Password = "not the password"
+	wrong.Secret(t)
+	taken := kit.Snapshot(t, 3, in...).Of(t, "data")
+	if len(taken.Copies) != 2 || taken.State != "Protected" {
+		t.Fatalf("item %+v", taken)
+	}
+	id := taken.Copies[0].Snapshot
+	if got, want := states(taken), fmt.Sprintf("main Ok %.8s, second Failed  BS053", id); got != want {
+		t.Errorf("with a wrong password: %s\nwant %s", got, want)
+	}
+	if got := record(t, namespace, taken.Snapshot); !strings.Contains(got, id) || strings.Contains(got, "second") {
+		t.Errorf("on record: %s", got)
+	}
+
+	second.Secret(t)
+	filled := copyAgain(t, 0, in...).Of(t, "data")
+	if len(filled.Copies) != 2 {
+		t.Fatalf("item %+v", filled)
+	}
+	other := filled.Copies[1].Snapshot
+	if got, want := states(filled), fmt.Sprintf("main AlreadyThere %.8s, second Ok %.8s", id, other); got != want {
+		t.Errorf("copy: %s\nwant %s", got, want)
+	}
+
+	// As after a client that died before it could write anything down.
+	kit.Kubectl(t, "annotate", "volumesnapshot", taken.Snapshot, "-n", namespace, "backsnap.sh/copies-")
+	found := copyAgain(t, 0, append(in, "vs/"+taken.Snapshot)...).Of(t, "data")
+	if got, want := states(found), fmt.Sprintf("main AlreadyThere %.8s, second AlreadyThere %.8s", id, other); got != want {
+		t.Errorf("copy of what nothing tells of: %s\nwant %s", got, want)
+	}
+	if got := record(t, namespace, taken.Snapshot); !strings.Contains(got, id) || !strings.Contains(got, other) {
+		t.Errorf("on record: %s", got)
+	}
+	for _, r := range []kit.Repository{main, second} {
+		if all := r.Snapshots(t); len(all) != 1 {
+			t.Errorf("%s holds %d snapshots, want 1: %v", r.Name, len(all), all)
+		}
+	}
+	if all := strings.Fields(kit.Names(t, namespace, "volumesnapshot")); len(all) != 1 {
+		t.Errorf("snapshots in the cluster: %v, want one", all)
+	}
+
+	// What has not changed is not stored again.
+	next := kit.Snapshot(t, 0, append(in, "--repository", "main")...).Of(t, "data")
+	if added := next.Copies[0].Added; added > 100_000 {
+		t.Errorf("the next copy of unchanged data stored %d bytes", added)
+	}
+	for _, s := range main.Snapshots(t) {
+		if s.ID != id && s.Parent != id {
+			t.Errorf("parent of %s is %q, want %s", s.ID, s.Parent, id)
+		}
+	}
+	if left := kit.Names(t, main.Namespace, "job,pod,pvc,volumesnapshot"); left != "" {
+		t.Errorf("left in the backup namespace: %s", left)
+	}
+	if left := kit.Names(t, namespace, "lease"); left != "" {
+		t.Errorf("left in the namespace: %s", left)
+	}
+}
+
+// record is what stands on a snapshot of its copies.
+func record(t *testing.T, namespace, snapshot string) string {
+	t.Helper()
+	return kit.Kubectl(t, "get", "volumesnapshot", snapshot, "-n", namespace, "-o", `jsonpath={.metadata.annotations.backsnap\.sh/copies}`)
+}
+
+// TestCopyLeavesOutWhatIsNoRestorePoint: a snapshot that somebody else took.
+func TestCopyLeavesOutWhatIsNoRestorePoint(t *testing.T) {
+	t.Parallel()
+	repository := kit.NewRepository(t, "repository password")
+	namespace := kit.Namespace(t)
+	kit.Claim(t, namespace, "data", "")
+	kit.Bound(t, namespace, "data")
+	kit.Apply(t, fmt.Sprintf(`
+apiVersion: snapshot.storage.k8s.io/v1
+kind: VolumeSnapshot
+metadata: {name: foreign, namespace: %s}
+spec: {source: {persistentVolumeClaimName: data}}
+`, namespace), "apply", "-f", "-")
+	in := []string{"-n", namespace, "--backup-namespace", repository.Namespace}
+	if run := copyAgain(t, 1, append(in, "vs/foreign")...); len(run.Items) != 0 {
+		t.Errorf("items %+v", run.Items)
+	}
+	if run := copyAgain(t, 0, in...); len(run.Items) != 0 {
+		t.Errorf("items %+v", run.Items)
+	}
+}
+
+// TestCopyKeepsWhatAFileCanBe compares a tree that is hard to keep with what
+// restic, run by hand, restores of it.
+func TestCopyKeepsWhatAFileCanBe(t *testing.T) {
+	t.Parallel()
+	repository := kit.NewRepository(t, "repository password")
+	namespace := kit.Namespace(t)
+	kit.Claim(t, namespace, "data", "")
+	kit.Pod(t, namespace, "app", "data")
+	tree := filepath.Join(t.TempDir(), "tree")
+	if out, err := exec.Command("go", "build", "-o", tree, "./tree").CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	program, err := os.ReadFile(tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kit.Apply(t, string(program), "exec", "-i", "-n", namespace, "app", "--", "sh", "-c", "cat >/tmp/tree && chmod +x /tmp/tree")
+	want := kit.Exec(t, namespace, "app", "/tmp/tree make /data && sync && /tmp/tree list /data")
+
+	item := kit.Snapshot(t, 0, "-n", namespace, "--backup-namespace", repository.Namespace).Of(t, "data")
+	target := t.TempDir()
+	repository.Restic(t, "restore", item.Copies[0].Snapshot, "--target", target, "--sparse")
+	got := kit.Command(t, nil, "", tree, "list", filepath.Join(target, "data"))
+	if got.Code != 0 {
+		t.Fatalf("list: %s", got.Stderr)
+	}
+	have, lacks := strings.Split(got.Stdout, "\n"), strings.Split(want, "\n")
+	for i := range max(len(have), len(lacks)) {
+		if i >= len(have) || i >= len(lacks) || have[i] != lacks[i] {
+			t.Fatalf("restored tree differs at line %d\n got %s\nwant %s", i+1, strings.Join(have[min(i, len(have)):], "\n"), strings.Join(lacks[min(i, len(lacks)):], "\n"))
+		}
+	}
+	if len(lacks) < 30 || !strings.Contains(want, "security.capability") || !strings.Contains(want, "system.posix_acl_default") || !strings.Contains(want, "one with") {
+		t.Errorf("the tree is not what it should be:\n%s", want)
+	}
+}
+
+// TestCopyOfABlockVolumeIsItsImage: 2 GiB with a few bytes in it.
+func TestCopyOfABlockVolumeIsItsImage(t *testing.T) {
+	t.Parallel()
+	repository := kit.NewRepository(t, "repository password")
+	namespace := kit.Namespace(t)
+	kit.Apply(t, fmt.Sprintf(`
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: raw, namespace: %[1]s}
+spec: {accessModes: [ReadWriteOnce], volumeMode: Block, resources: {requests: {storage: 2Gi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: app, namespace: %[1]s}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: app
+      image: docker.io/library/busybox:1.36
+      imagePullPolicy: IfNotPresent
+      command: [sleep, "100000"]
+      volumeDevices: [{name: raw, devicePath: /dev/raw}]
+  volumes: [{name: raw, persistentVolumeClaim: {claimName: raw}}]
+`, namespace), "apply", "-f", "-")
+	kit.Kubectl(t, "wait", "-n", namespace, "pod/app", "--for=condition=Ready", "--timeout", kit.Patience.String())
+	want := kit.Exec(t, namespace, "app", `
+for at in 0 700 2047; do head -c 1048576 /dev/urandom | dd of=/dev/raw bs=1M seek=$at conv=fsync 2>/dev/null || exit 1; done
+sync
+exec sha256sum </dev/raw`)
+
+	item := kit.Snapshot(t, 0, "-n", namespace, "--backup-namespace", repository.Namespace).Of(t, "raw")
+	if len(item.Copies) != 1 || item.Copies[0].State != "Ok" {
+		t.Fatalf("item %+v", item)
+	}
+	if added := item.Copies[0].Added; added > 8<<20 {
+		t.Errorf("an image of 3 MiB and zeros stored %d bytes", added)
+	}
+	sum := sha256.New()
+	bytes := repository.Dump(t, sum, item.Copies[0].Snapshot, "/data")
+	if got := hex.EncodeToString(sum.Sum(nil)) + "  -\n"; bytes != 2<<30 || got != want {
+		t.Errorf("restic dumps %d bytes with sum %s, the device has %s", bytes, got, want)
+	}
+
+	// A second copy is found by its tag, without reading the device again.
+	kit.Kubectl(t, "annotate", "volumesnapshot", item.Snapshot, "-n", namespace, "backsnap.sh/copies-")
+	again := copyAgain(t, 0, "raw", "-n", namespace, "--backup-namespace", repository.Namespace).Of(t, "raw")
+	if got, want := states(again), fmt.Sprintf("main AlreadyThere %.8s", item.Copies[0].Snapshot); got != want {
+		t.Errorf("copy again: %s, want %s", got, want)
+	}
+}
