@@ -50,11 +50,19 @@ func (m *making) remedy(t restic.Trouble) string {
 	case restic.OutOfMemory:
 		return m.again() + " --mover-limits=memory=" + twice(m.request.Pod.MemoryLimit)
 	case restic.Quota:
-		return fmt.Sprintf("raise ResourceQuota %s in %s, or need less: --mover-requests=cpu=Q,memory=Q --mover-limits=cpu=Q,memory=Q", t.Object, m.namespace())
+		return fmt.Sprintf("raise ResourceQuota %s in %s, %s", t.Object, m.namespace(), less(t))
 	case restic.LimitRange:
-		return fmt.Sprintf("kubectl describe limitrange -n %s; then stay within it: --mover-requests=cpu=Q,memory=Q --mover-limits=cpu=Q,memory=Q", m.namespace())
+		return fmt.Sprintf("kubectl describe limitrange -n %s; then raise it, %s", m.namespace(), less(t))
 	}
 	return m.look()
+}
+
+// less is how a mover, or the clone that it reads, would need less.
+func less(t restic.Trouble) string {
+	if strings.Contains(t.Message, "persistentvolumeclaims ") {
+		return "for the clone is a claim of the volume's size; or leave the copy out: --repository=none"
+	}
+	return "or need less: --mover-requests=cpu=Q,memory=Q --mover-limits=cpu=Q,memory=Q"
 }
 
 // secure is how a mover passes Pod Security.

@@ -550,7 +550,7 @@ func TestRemediesOfTroubles(t *testing.T) {
 		{"Pod Security, the app runs as root", restic.Trouble{Reason: "PodSecurity"}, new(int64), label},
 		{"want of memory", restic.Trouble{Reason: "OOMKilled"}, nil, again + " --mover-limits=memory=3072Mi"},
 		{"quota", restic.Trouble{Reason: "Quota", Object: "tight"}, nil, "raise ResourceQuota tight in backsnap, or need less: --mover-requests=cpu=Q,memory=Q --mover-limits=cpu=Q,memory=Q"},
-		{"LimitRange", restic.Trouble{Reason: "LimitRange"}, nil, "kubectl describe limitrange -n backsnap; then stay within it: --mover-requests=cpu=Q,memory=Q --mover-limits=cpu=Q,memory=Q"},
+		{"LimitRange", restic.Trouble{Reason: "LimitRange"}, nil, "kubectl describe limitrange -n backsnap; then raise it, or need less: --mover-requests=cpu=Q,memory=Q --mover-limits=cpu=Q,memory=Q"},
 		{"anything else", restic.Trouble{Reason: "FailedCreate"}, nil, "kubectl get events -n backsnap"},
 	}
 	for _, test := range tests {
@@ -573,11 +573,12 @@ func TestRemediesOfTroubles(t *testing.T) {
 // What is made and not admitted is no missing right, and has the same remedy.
 func TestClonesThatAreNotAdmitted(t *testing.T) {
 	c := newCluster(t)
-	c.fail["data: clone"] = &restic.Denied{Trouble: restic.Trouble{Reason: "Quota", Object: "few"}, Err: errors.New("exceeded quota")}
+	said := `persistentvolumeclaims "x" is forbidden: exceeded quota: few`
+	c.fail["data: clone"] = &restic.Denied{Trouble: restic.Trouble{Reason: "Quota", Object: "few", Message: said}, Err: errors.New(said)}
 	outcomes, _ := offsite.Run(t.Context(), c, at, plan(t, "data"), &events{})
 	f := failure(t, outcomes[0])
 	equal(t, "code", catalog.CodeMover, f.Code)
-	equal(t, "next", "raise ResourceQuota few in backsnap, or need less: --mover-requests=cpu=Q,memory=Q --mover-limits=cpu=Q,memory=Q", f.Next)
+	equal(t, "next", "raise ResourceQuota few in backsnap, for the clone is a claim of the volume's size; or leave the copy out: --repository=none", f.Next)
 }
 
 // Beside the app there is no static copy, and nothing of the cluster to read.

@@ -234,7 +234,7 @@ spec:
     - name: root
       image: docker.io/library/busybox:1.36
       imagePullPolicy: IfNotPresent
-      command: [sh, -c, "chmod 755 /data; for i in 1 2 3 4; do echo x >/data/secret$i; chmod 600 /data/secret$i; done; echo x >/data/open"]
+      command: [sh, -c, "chmod 755 /data; for i in 1 2 3 4; do echo x >/data/secret$i; chmod 600 /data/secret$i; done; echo x >/data/open; sync"]
       volumeMounts: [{name: data, mountPath: /data}]
   containers:
     - name: app
@@ -348,7 +348,7 @@ func (r *running) says(t *testing.T, words ...string) {
 				return ""
 			}
 		}
-		return string(text)
+		return "it has said: " + string(text)
 	})
 }
 
