@@ -72,6 +72,9 @@ func (o *snapshotOptions) addFlags(cmd *cobra.Command) {
 // request turns the flags into what the verbs want.
 func (o *snapshotOptions) request(env *Env, run catalog.Run) (r snapshot.Request, note string, err error) {
 	r = snapshot.Request{Run: run, Plugin: o.plugin, Class: o.class, Pin: o.pin, RemoveDump: o.removeDump, DumpTimeout: o.dumpTimeout, Timeout: o.timeout, Parallel: o.parallel}
+	if r.Cache = o.cacheClaim; !o.inNamespace {
+		r.CacheIn = o.backupNamespace
+	}
 	if r.Effort, err = snapshot.ParseEffort(o.consistency); err != nil {
 		return r, "", err
 	}

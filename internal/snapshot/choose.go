@@ -54,6 +54,8 @@ func (p *planner) skip(c catalog.Claim) *Skip {
 		return &Skip{Claim: c, Reason: "made by backsnap (" + string(c.Role) + ")"}
 	case p.Excludes != nil && p.Excludes(c.Namespace) != "":
 		return &Skip{Claim: c, Reason: p.Excludes(c.Namespace)}
+	case p.Cache != "" && c.Name == p.Cache && (p.CacheIn == "" || c.Namespace == p.CacheIn):
+		return &Skip{Claim: c, Reason: "it keeps restic's cache"}
 	case p.excluded(c) != "":
 		return &Skip{Claim: c, Reason: "excluded by annotation " + p.excluded(c)}
 	case c.Terminating:

@@ -46,6 +46,9 @@ type Request struct {
 	// where they are not; nil: none is.
 	Excludes func(namespace string) string
 	Effort   Effort
+	// Cache is the claim that keeps restic's cache, in namespace CacheIn, or in
+	// every one where that is "": nothing that needs a backup. "" for none.
+	Cache, CacheIn string
 	Plugin   string // name of a plugin instead of detection; "none" for no plugin
 	Class    string // name of a VolumeSnapshotClass instead of the driver's
 	Retain   catalog.Retain

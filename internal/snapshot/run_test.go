@@ -592,6 +592,17 @@ func TestWithTheRightsOfANamespace(t *testing.T) {
 			t.Errorf("plan %+v, error %v", plan, err)
 		}
 	})
+	t.Run("the movers' cache is left out", func(t *testing.T) {
+		inv, _ := inNamespace()
+		plan, err := snapshot.MakePlan(request(func(r *snapshot.Request) { r.Cache = "binlog" }), inv)
+		if err != nil || len(plan.Skips) != 1 || plan.Skips[0].Claim.Name != "binlog" || !plan.Skips[0].Wanted() {
+			t.Errorf("plan %+v, error %v", plan, err)
+		}
+		plan, err = snapshot.MakePlan(request(func(r *snapshot.Request) { r.Cache, r.CacheIn = "binlog", "backsnap" }), inv)
+		if err != nil || len(plan.Skips) != 0 {
+			t.Errorf("of another namespace: plan %+v, error %v", plan, err)
+		}
+	})
 	t.Run("pods that run as several users are as none", func(t *testing.T) {
 		inv, _ := inNamespace()
 		other := inv.Pods[0]
