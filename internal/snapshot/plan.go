@@ -49,10 +49,10 @@ type Request struct {
 	// Cache is the claim that keeps restic's cache, in namespace CacheIn, or in
 	// every one where that is "": nothing that needs a backup. "" for none.
 	Cache, CacheIn string
-	Plugin   string // name of a plugin instead of detection; "none" for no plugin
-	Class    string // name of a VolumeSnapshotClass instead of the driver's
-	Retain   catalog.Retain
-	Pin      bool
+	Plugin         string // name of a plugin instead of detection; "none" for no plugin
+	Class          string // name of a VolumeSnapshotClass instead of the driver's
+	Retain         catalog.Retain
+	Pin            bool
 	// RemoveDump removes a dump from its volume once it lies in a restore point.
 	RemoveDump bool
 	// Zone is the time zone of period keys and days; its name is an IANA name.
