@@ -3,10 +3,14 @@ package e2e_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/backsnap/kubectl-backsnap/internal/kube"
 	"github.com/backsnap/kubectl-backsnap/testdata/e2e/kit"
 )
 
@@ -201,4 +205,68 @@ spec: {source: {persistentVolumeClaimName: data}}
 		}
 		return ""
 	})
+}
+
+// stopped starts a run that holds its namespace and its slot until it is let
+// go: the answer to a write of its does not come before.
+func stopped(t *testing.T, namespace string, args ...string) (client *exec.Cmd, run string, letGo func()) {
+	t.Helper()
+	reached, gate := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	proxy := kit.NewProxy(t, func(r kube.Request) {
+		if r.Verb == "patch" && r.Resource == "volumesnapshots" {
+			once.Do(func() { close(reached) })
+			<-gate
+		}
+	})
+	letGo = sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(letGo)
+	client = kit.Start(t, proxy.Kubeconfig, append([]string{"snapshot", "-n", namespace, "--repository", "none"}, args...)...)
+	select {
+	case <-reached:
+	case <-time.After(kit.Patience):
+		t.Fatal("the run does not come to its first patch")
+	}
+	run = kit.Kubectl(t, "get", "lease", "backsnap", "-n", namespace, "-o", "jsonpath={.spec.holderIdentity}")
+	return client, run, letGo
+}
+
+// TestTwoRunsAtOnce: a second run in the namespace, and one too many on this
+// machine, are told who is in their way; those that wait get their turn.
+func TestTwoRunsAtOnce(t *testing.T) {
+	t.Parallel()
+	namespace, other := kit.Namespace(t), kit.Namespace(t)
+	for _, ns := range []string{namespace, other} {
+		kit.Claim(t, ns, "data", "")
+		kit.Bound(t, ns, "data")
+	}
+	slots := t.TempDir()
+	limited := func(n string) []string { return []string{"--lock-dir", slots, "--lock-slots", n} }
+	first, run, letGo := stopped(t, namespace, limited("1")...)
+	snapshot := func(ns string, args ...string) kit.Result {
+		return kit.Backsnap(t, append([]string{"snapshot", "-n", ns, "--repository", "none"}, args...)...)
+	}
+	for what, r := range map[string]kit.Result{
+		"namespace " + namespace + " is taken by run " + run + " (pid": snapshot(namespace),
+		"slot 1 is taken by run " + run + " (pid":                      snapshot(other, limited("1")...),
+	} {
+		if r.Code != 6 || !strings.Contains(r.Stderr, "BS035") || !strings.Contains(r.Stderr, what) {
+			t.Errorf("exit %d, %q is to be said:\n%s", r.Code, what, r.Stderr)
+		}
+	}
+	if r := snapshot(other, limited("2")...); r.Code != 0 { // the second slot is free
+		t.Errorf("exit %d", r.Code)
+	}
+	waiting := kit.Start(t, os.Getenv("KUBECONFIG"), append([]string{
+		"snapshot", "-n", namespace, "--repository", "none", "--lock-timeout", kit.Patience.String(),
+	}, limited("1")...)...)
+	letGo()
+	for name, cmd := range map[string]*exec.Cmd{"the first": first, "the one that waits": waiting} {
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if left := kit.Names(t, namespace, "lease"); left != "" {
+		t.Errorf("left: %s", left)
+	}
 }
