@@ -196,7 +196,7 @@ func findRun(ctx context.Context, c Cluster, scope catalog.Scope, run catalog.Ru
 	}
 	t.snapshots = slices.DeleteFunc(t.snapshots, func(s catalog.Snapshot) bool { return s.Run != run || s.Role != "" })
 	var unseen error
-	if t.movers, unseen, err = findMovers(ctx, c, append(t.namespaces(), scope.BackupNamespace), run); err != nil {
+	if t.movers, unseen, err = findMovers(ctx, c, slices.Concat(t.namespaces(), scope.Namespaces, []string{scope.BackupNamespace}), run); err != nil {
 		return nil, err
 	}
 	if t.holdings, err = c.Holdings(ctx, scope); err != nil {

@@ -58,7 +58,7 @@ type Outcome struct {
 // are in p's order. A copy that fails stops no other; the error joins theirs.
 //
 // When ctx ends, movers that run are left running, with all that they need,
-// and their errors are ErrDetached: Collect finds them later. What was begun
+// and their errors are ErrDetached: Sweep finds them later. What was begun
 // and has no mover yet is removed. now is the caller's clock.
 func Run(ctx context.Context, c Cluster, now func() time.Time, p Plan, w catalog.Watcher) ([]Outcome, error) {
 	if p.Request.Timeout > 0 {
