@@ -56,6 +56,14 @@ type Claim struct {
 	NodeAffinity json.RawMessage
 }
 
+// Record is c as a snapshot's record has it.
+func (c Claim) Record() ClaimRecord {
+	return ClaimRecord{
+		Name: c.Name, UID: c.UID, Request: c.Request, Capacity: c.Capacity, StorageClass: c.StorageClass, Driver: c.Driver,
+		AccessModes: c.AccessModes, VolumeMode: c.VolumeMode, FileSystem: c.FileSystem, NodeAffinity: c.NodeAffinity,
+	}
+}
+
 // Pod is a pod that mounts claims.
 type Pod struct {
 	Namespace, Name, UID string

@@ -162,6 +162,27 @@ func (c *cluster) Notices(_ context.Context, snapshots []catalog.Snapshot) (map[
 	return found, c.broken()
 }
 
+func (c *cluster) TrySnapshot(_ context.Context, s catalog.Snapshot) error {
+	c.did("try snapshot %s/%s", s.Namespace, s.Name)
+	if s.Claim == c.w.Storage.FailCreate {
+		return errors.New("admission webhook denied the request")
+	}
+	return c.broken()
+}
+
+func (c *cluster) TryClone(_ context.Context, clone catalog.Claim) error {
+	c.did("try clone %s/%s of %d bytes", clone.Namespace, clone.Name, clone.Request)
+	if clone.Namespace == c.w.Storage.Quota {
+		return errors.New("exceeded quota")
+	}
+	return nil
+}
+
+func (c *cluster) TryMover(_ context.Context, job restic.Job) error {
+	c.did("try job %s/%s", job.Namespace, job.Name)
+	return nil
+}
+
 func (c *cluster) Version(context.Context) (string, error) { return "v1.36.3", c.broken() }
 
 func (c *cluster) Exec(ctx context.Context, ref catalog.ContainerRef, _ []string, stdin io.Reader, stdout, stderr io.Writer) error {

@@ -124,6 +124,11 @@ func (c *copyRun) do(ctx context.Context) (r report, err error) {
 	if err := c.plan(ctx); err != nil {
 		return r, err
 	}
+	if c.trial() {
+		if err := c.tryCopies(ctx); err != nil {
+			return r, err
+		}
+	}
 	if c.dry() {
 		return c.dryReport(), nil
 	}

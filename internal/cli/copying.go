@@ -50,15 +50,15 @@ func (o *copyingFlags) add(cmd *cobra.Command, atOnce string) {
 	f.IntVar(&o.lockSlots, "lock-slots", 0, "At most so many runs at once on this machine; 0: any number")
 	f.StringVar(&o.lockDir, "lock-dir", "", "Where the slots are; default: backsnap in the user's cache directory")
 	f.DurationVar(&o.lockTimeout, "lock-timeout", 0, "How long to wait for a namespace or slot that is busy")
-	f.StringVar(&o.dryRun, "dry-run", "none", "none, or client: print the plan and touch nothing")
+	f.StringVar(&o.dryRun, "dry-run", "none", "none; client: print the plan and touch nothing; server: let the server check too what would be made, and store nothing")
 	o.output = addOutput(cmd)
 }
 
 // check refuses values that make no sense.
 func (o *copyingFlags) check() error {
 	switch {
-	case o.dryRun != "none" && o.dryRun != "client":
-		return fmt.Errorf("dry-run %q: want none or client", o.dryRun)
+	case o.dryRun != "none" && o.dryRun != "client" && o.dryRun != "server":
+		return fmt.Errorf("dry-run %q: want none, client or server", o.dryRun)
 	case o.parallel < 1:
 		return fmt.Errorf("parallel %d: want at least 1", o.parallel)
 	case o.perNode < 0:
@@ -106,7 +106,10 @@ func (c *copying) read() (err error) {
 }
 
 // dry reports whether the plan is all that was asked for.
-func (c *copying) dry() bool { return c.flags.dryRun == "client" }
+func (c *copying) dry() bool { return c.flags.dryRun != "none" }
+
+// trial reports whether the server is to check what would be made.
+func (c *copying) trial() bool { return c.flags.dryRun == "server" }
 
 // look looks at the cluster, once.
 func (c *copying) look(ctx context.Context) (err error) {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 	"github.com/backsnap/kubectl-backsnap/internal/offsite"
+	"github.com/backsnap/kubectl-backsnap/internal/restic"
 	"github.com/backsnap/kubectl-backsnap/internal/snapshot"
 )
 
@@ -24,6 +25,12 @@ type Cluster interface {
 	offsite.Cluster
 	// Snapshots are all that carry our labels in scope, by namespace and name.
 	Snapshots(ctx context.Context, scope catalog.Scope) ([]catalog.Snapshot, error)
+	// TrySnapshot, TryClone and TryMover are whether the server would take what
+	// would be made of a snapshot, a copy's clone, a copy's mover. It stores
+	// nothing.
+	TrySnapshot(ctx context.Context, s catalog.Snapshot) error
+	TryClone(ctx context.Context, clone catalog.Claim) error
+	TryMover(ctx context.Context, job restic.Job) error
 	// Notices are what the cluster has said of snapshots, by UID, oldest first.
 	// What may be read comes beside a failure of CodeForbidden for what may not.
 	Notices(ctx context.Context, snapshots []catalog.Snapshot) (map[string][]catalog.Notice, error)

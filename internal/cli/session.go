@@ -32,6 +32,11 @@ func (s *session) do(ctx context.Context) (r report, err error) {
 	if err := s.plan(ctx); err != nil {
 		return r, err
 	}
+	if s.trial() {
+		if err := s.try(ctx); err != nil {
+			return r, err
+		}
+	}
 	if s.dry() {
 		return s.dryReport(), nil
 	}
@@ -67,7 +72,12 @@ func (s *session) planned() []catalog.Snapshot {
 	for _, app := range s.cuts.Apps {
 		for _, v := range app.Volumes {
 			if app.Err == nil {
-				planned = append(planned, catalog.Snapshot{Namespace: app.Namespace, Name: v.Name, Claim: v.Claim.Name, Run: s.id})
+				shot := catalog.Snapshot{Namespace: app.Namespace, Name: v.Name, Claim: v.Claim.Name, Run: s.id}
+				if s.trial() { // movers are tried: what they say of it, they will say of the real one
+					shot.Cut, shot.Retain = s.started, v.Retain.Label()
+					shot.Record = &catalog.Record{Version: catalog.RecordVersion, Run: s.id, App: app.Name, Claim: v.Claim.Record(), TimeZone: s.request.Zone.String()}
+				}
+				planned = append(planned, shot)
 			}
 		}
 	}

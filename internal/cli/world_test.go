@@ -128,6 +128,7 @@ type worldStorage struct {
 	Never      string `json:"never,omitempty"` // claim whose snapshot never gets ready
 	Says       string `json:"says,omitempty"`  // meanwhile
 	FailCreate string `json:"failCreate,omitempty"`
+	Quota      string `json:"quota,omitempty"` // namespace in which no clone may be made
 }
 
 func readWorld(file string) (*world, error) {

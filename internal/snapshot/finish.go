@@ -105,17 +105,14 @@ func (a *taking) earned(v Volume, s catalog.Snapshot, periods map[catalog.Period
 }
 
 func (a *taking) record(v Volume, s catalog.Snapshot, ready time.Time) *catalog.Record {
-	c := v.Claim
 	r := &catalog.Record{
 		Version: catalog.RecordVersion, Run: a.plan.Run, App: a.app.Name, Members: a.claims(),
-		Claim: catalog.ClaimRecord{
-			Name: c.Name, UID: c.UID, Request: c.Request, Capacity: c.Capacity, StorageClass: c.StorageClass, Driver: c.Driver,
-			AccessModes: c.AccessModes, VolumeMode: c.VolumeMode, FileSystem: c.FileSystem, NodeAffinity: c.NodeAffinity, Node: v.Node,
-		},
+		Claim:         v.Claim.Record(),
 		SnapshotClass: v.Class, RestoreSize: s.RestoreSize, TimeZone: a.plan.Zone.String(),
 		Consistency: a.consistency, Reason: a.reason, Barrier: a.barrier, User: a.app.User, Wanted: v.Wanted,
 		Requested: a.requested.UTC(), Cut: s.Cut.UTC(), Ready: ready.UTC(),
 	}
+	r.Claim.Node = v.Node
 	for _, p := range a.proofs {
 		p.enter(r)
 	}

@@ -66,6 +66,7 @@ type Run struct {
 
 // Item is one claim of a Run.
 type Item struct {
+	Namespace   string `json:"namespace"`
 	App         string `json:"app"`
 	Claim       string `json:"pvc"`
 	State       string `json:"state"`
