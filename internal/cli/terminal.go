@@ -113,6 +113,9 @@ func (t *terminal) row(mark, colour string, e catalog.Event) string {
 	if subject == "" {
 		subject = e.Pod
 	}
+	if subject == "" && e.Phase == catalog.PhaseUpload {
+		subject = e.Message // all copies together
+	}
 	text := []rune(fmt.Sprintf("%-9s %-16s %s", e.Phase, subject, describe(e)))
 	if room := max(t.width-9, 31); len(text) > room {
 		text = append(text[:room-1], '~')
@@ -139,6 +142,8 @@ func describe(e catalog.Event) string {
 		return fmt.Sprintf("%s in %s, proven", size(e.Bytes), span(e.Took))
 	case e.Phase == catalog.PhaseSnapshot:
 		return "ready in " + span(e.Took)
+	case e.Phase == catalog.PhaseUpload && e.Claim == "":
+		return fmt.Sprintf("%s in %s", size(e.Bytes), span(e.Took))
 	case e.Phase == catalog.PhaseUpload:
 		return fmt.Sprintf("%s in %s, %s new, restic %s %s", size(e.Bytes), span(e.Took), size(e.Added), short(e.Copy), toRepository(e))
 	}

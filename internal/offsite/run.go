@@ -70,6 +70,7 @@ func Run(ctx context.Context, c Cluster, now func() time.Time, p Plan, w catalog
 	if err != nil {
 		return nil, err
 	}
+	w = sum(p, w)
 	outcomes := make([]Outcome, len(p.Copies))
 	places := make(chan struct{}, max(p.Request.Parallel, 1))
 	classes := &classes{cluster: c, known: map[string]catalog.StorageClass{}}

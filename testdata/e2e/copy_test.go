@@ -1,7 +1,7 @@
 package e2e_test
 
 import (
-	"crypto/sha256"
+	"crypto/md5"
 	"encoding/hex"
 	"fmt"
 	"os"
@@ -195,7 +195,7 @@ spec:
 	want := kit.Exec(t, namespace, "app", `
 for at in 0 700 2047; do head -c 1048576 /dev/urandom | dd of=/dev/raw bs=1M seek=$at conv=fsync 2>/dev/null || exit 1; done
 sync
-exec sha256sum </dev/raw`)
+exec md5sum </dev/raw`) // of the sums the one that busybox is quick at
 
 	item := kit.Snapshot(t, 0, "-n", namespace, "--backup-namespace", repository.Namespace).Of(t, "raw")
 	if len(item.Copies) != 1 || item.Copies[0].State != "Ok" {
@@ -204,7 +204,7 @@ exec sha256sum </dev/raw`)
 	if added := item.Copies[0].Added; added > 8<<20 {
 		t.Errorf("an image of 3 MiB and zeros stored %d bytes", added)
 	}
-	sum := sha256.New()
+	sum := md5.New()
 	bytes := repository.Dump(t, sum, item.Copies[0].Snapshot, "/data")
 	if got := hex.EncodeToString(sum.Sum(nil)) + "  -\n"; bytes != 2<<30 || got != want {
 		t.Errorf("restic dumps %d bytes with sum %s, the device has %s", bytes, got, want)
@@ -216,4 +216,64 @@ exec sha256sum </dev/raw`)
 	if got, want := states(again), fmt.Sprintf("main AlreadyThere %.8s", item.Copies[0].Snapshot); got != want {
 		t.Errorf("copy again: %s, want %s", got, want)
 	}
+}
+
+// TestMoversPerNodeAreBounded: of two runs at once, each with two volumes, no
+// two movers are ever on one node together.
+func TestMoversPerNodeAreBounded(t *testing.T) {
+	t.Parallel()
+	repository := kit.NewRepository(t, "repository password")
+	watched := follow(t, "get", "pods", "-n", repository.Namespace, "-l", "backsnap.sh/slot", "-w", "--no-headers",
+		"-o", "custom-columns=NAME:.metadata.name,NODE:.spec.nodeName,PHASE:.status.phase")
+	runs := make(chan kit.Result, 2)
+	for range cap(runs) {
+		namespace := kit.Namespace(t)
+		for _, claim := range []string{"a", "b"} {
+			kit.Claim(t, namespace, claim, "")
+		}
+		kit.Bound(t, namespace, "a", "b")
+		go func() {
+			runs <- kit.Backsnap(t, "snapshot", "-n", namespace, "--backup-namespace", repository.Namespace, "--movers-per-node=1", "-o", "json")
+		}()
+	}
+	for range cap(runs) {
+		if run := kit.ReadRun(t, 0, <-runs); len(run.Of(t, "a").Copies)+len(run.Of(t, "b").Copies) != 2 {
+			t.Errorf("items %+v", run.Items)
+		}
+	}
+	kit.Until(t, "all movers to be seen", func() string {
+		seen, together := placed(watched.String())
+		for _, pair := range together {
+			t.Error(pair)
+		}
+		if len(seen) < 4 {
+			return watched.String()
+		}
+		return ""
+	})
+}
+
+// placed reads what kubectl saw of movers: all that got a node, and those that
+// were on one together. From the moment that it has a node until its end a pod
+// is there.
+func placed(log string) (seen map[string]bool, together []string) {
+	seen = map[string]bool{}
+	node := map[string]string{}
+	for line := range strings.Lines(log) {
+		fields := strings.Fields(line)
+		if len(fields) != 3 || fields[1] == "<none>" {
+			continue
+		}
+		delete(node, fields[0])
+		if fields[2] != "Pending" && fields[2] != "Running" {
+			continue
+		}
+		for other, at := range node {
+			if at == fields[1] {
+				together = append(together, fmt.Sprintf("%s and %s are on node %s together", fields[0], other, at))
+			}
+		}
+		node[fields[0]], seen[fields[0]] = fields[1], true
+	}
+	return seen, together
 }
