@@ -60,8 +60,9 @@ func TestSnapshotAndListUnderANamespacedRoleAlone(t *testing.T) {
 	t.Parallel()
 	namespace := kit.Namespace(t)
 	repository := kit.NewRepositoryIn(t, namespace, "repository password")
-	kit.Claim(t, namespace, "data", "")
-	kit.Bound(t, namespace, "data")
+	// The volume is bound to the node of its pod, and so must the clone be.
+	kit.Claim(t, namespace, "data", "btrfs-local")
+	kit.Pod(t, namespace, "app", "data")
 
 	for i, missing := range roleInNamespace {
 		rules := append(append([]rule{}, roleInNamespace[:i]...), roleInNamespace[i+1:]...)
