@@ -14,6 +14,28 @@ import (
 // time of the cut is not taken: drivers that give none say 1970.
 const skew = 5 * time.Minute
 
+// compareClocks notes how far the clock of this machine is off that of the API
+// server, which has just created a snapshot: all that is judged by time goes
+// by the cluster's. An app that is told of it is told once.
+func (a *taking) compareClocks(created time.Time) {
+	switch now := a.now(); {
+	case created.IsZero():
+	case created.Before(a.requested.Add(-skew)):
+		a.behind = created.Sub(a.requested)
+	case created.After(now.Add(skew)):
+		a.behind = created.Sub(now)
+	}
+	if a.behind != 0 {
+		a.event(catalog.Event{
+			Phase: catalog.PhaseSnapshot, State: catalog.Warning,
+			Message: fmt.Sprintf("the clock of this machine is %s off the cluster's: records and days go by the cluster's", a.behind.Abs().Round(time.Second)),
+		})
+	}
+}
+
+// clusterTime is the time of the cluster at t of this machine, in UTC.
+func (a *taking) clusterTime(t time.Time) time.Time { return t.Add(a.behind).UTC() }
+
 // finish waits until the storage has made the cut usable, and labels it: only
 // then is it a restore point.
 func (a *taking) finish(ctx context.Context, snapshots []catalog.Snapshot) ([]catalog.Snapshot, error) {
@@ -56,7 +78,7 @@ func (a *taking) complete(ctx context.Context, s catalog.Snapshot, ready time.Ti
 	if err != nil {
 		return s, err
 	}
-	if completed.Cut.Before(completed.Created.Add(-skew)) || completed.Cut.After(ready.Add(skew)) {
+	if completed.Cut.Before(completed.Created.Add(-skew)) || completed.Cut.After(a.clusterTime(ready).Add(skew)) {
 		completed.Cut = completed.Created
 	}
 	return completed, nil
@@ -110,11 +132,12 @@ func (a *taking) record(v Volume, s catalog.Snapshot, ready time.Time) *catalog.
 		Claim:         v.Claim.Record(),
 		SnapshotClass: v.Class, RestoreSize: s.RestoreSize, TimeZone: a.plan.Zone.String(),
 		Consistency: a.consistency, Reason: a.reason, Barrier: a.barrier, User: a.app.User, Wanted: v.Wanted,
-		Requested: a.requested.UTC(), Cut: s.Cut.UTC(), Ready: ready.UTC(),
+		Requested: a.clusterTime(a.requested), Cut: s.Cut.UTC(), Ready: a.clusterTime(ready),
 	}
 	r.Claim.Node = v.Node
 	for _, p := range a.proofs {
 		p.enter(r)
+		r.DumpBegan, r.Dumped = a.clusterTime(p.began), a.clusterTime(p.done)
 	}
 	return r
 }

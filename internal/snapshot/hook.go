@@ -217,7 +217,7 @@ func (p proof) bytes() (n int64) {
 // enter writes the proof into the record of a member of its set: the dumps
 // themselves only where they lie.
 func (p proof) enter(r *catalog.Record) {
-	r.Plugin, r.Mode, r.DumpBegan, r.Dumped = p.plugin, "dump", p.began.UTC(), p.done.UTC()
+	r.Plugin, r.Mode = p.plugin, "dump"
 	r.Pod, r.Container = p.candidate.Pod, p.candidate.Container
 	r.Tool = strings.TrimSpace(p.dump.Tool + " " + p.dump.ToolVersion)
 	r.Server = strings.TrimSpace(p.dump.Engine + " " + p.dump.ServerVersion)

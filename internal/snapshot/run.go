@@ -92,6 +92,9 @@ type taking struct {
 	barrier     string
 	proofs      []proof
 	requested   time.Time
+	// behind is how far the clock of this machine is behind the API server's,
+	// negative where it is ahead of it; 0 within skew.
+	behind time.Duration
 }
 
 // take is the whole way of one app. It always returns one item a volume.
@@ -143,6 +146,7 @@ func (a *taking) cut(ctx context.Context) ([]catalog.Snapshot, error) {
 	a.requested = a.now()
 	snapshots, err := a.create(ctx)
 	if err == nil {
+		a.compareClocks(snapshots[0].Created)
 		err = a.await(ctx, snapshots, catalog.Cut, func(s catalog.Snapshot) bool { return !s.Cut.IsZero() })
 	}
 	if err != nil {

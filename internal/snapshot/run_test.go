@@ -1038,3 +1038,49 @@ func TestWantedCopiesAreOnRecord(t *testing.T) {
 		}
 	})
 }
+
+// A client whose clock is a day off makes the same restore point, and is told.
+func TestTheClockOfTheClientIsADayOff(t *testing.T) {
+	for name, off := range map[string]time.Duration{"ahead": 24 * time.Hour, "behind": -24 * time.Hour, "within bounds": time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				inv, f := mysqlAlone()
+				f.servers["mysql-0"].takes = 41 * time.Second
+				time.Sleep(12 * time.Hour)
+				plan, err := snapshot.MakePlan(request(func(r *snapshot.Request) { r.Retain = catalog.Retain{Calendar: true} }), inv)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(f.storing.Wait)
+				w := &seen{}
+				snapshot.Run(t.Context(), f, func() time.Time { return time.Now().Add(off) }, plan, w)
+				taken := f.in("shop")[0]
+				r := taken.Record
+				got := []time.Time{r.DumpBegan, r.Dumped, r.Requested, r.Cut, r.Ready}
+				want := []time.Time{
+					clock(t, "2000-01-01T12:00:00Z"), clock(t, "2000-01-01T12:00:41Z"), clock(t, "2000-01-01T12:00:41Z"),
+					clock(t, "2000-01-01T12:00:42.123456789Z"), clock(t, "2000-01-01T12:00:46Z"),
+				}
+				if name == "within bounds" {
+					for i := range want {
+						if i != 3 { // the storage's own clock
+							want[i] = want[i].Add(off)
+						}
+					}
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("times (-want +got):\n%s", diff)
+				}
+				if taken.Periods["daily"] != "2000-01-01" {
+					t.Errorf("periods %v", taken.Periods)
+				}
+				told := slices.ContainsFunc(w.warnings(), func(s string) bool {
+					return s == "snapshot: the clock of this machine is 24h0m0s off the cluster's: records and days go by the cluster's"
+				})
+				if told != (name != "within bounds") {
+					t.Errorf("warnings %q", w.warnings())
+				}
+			})
+		})
+	}
+}
