@@ -171,13 +171,13 @@ find() {
 			found='{"message_type":"summary","snapshot_id":"'$id'"'
 			for field in total_bytes_processed data_added_packed; do
 				case $before in
-				*'"'$field'":'*)
-					number=${before##*'"'$field'":'}
+				*"\"$field\":"*)
+					number=${before##*"\"$field\":"}
 					found=$found,\"$field\":${number%%[!0-9]*}
 					;;
 				esac
 			done
-			found=$found}
+			found="$found}"
 			break
 		fi
 		if [ -n "$stopped" ]; then return; fi
