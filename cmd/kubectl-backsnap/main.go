@@ -34,7 +34,7 @@ func main() {
 	ctx := interruptible(context.Background())
 	env := &cli.Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
-		Now: time.Now, Getenv: os.Getenv, Random: rand.Reader, Version: version,
+		Now: time.Now, Getenv: os.Getenv, Random: rand.Reader, ReadFile: os.ReadFile, Version: version,
 		Connect: connect, Lock: lockRun, Hush: func() { klog.SetLogger(logr.Discard()) },
 	}
 	os.Exit(cli.Main(ctx, env, os.Args[1:]))

@@ -33,6 +33,9 @@ const (
 	CodeRepoPartial  Code = "BS054" // restic could not read some files
 	CodeMover        Code = "BS055" // the mover failed otherwise
 	CodeNoSecret     Code = "BS056" // no Secret of that repository
+	CodeListing      Code = "BS057" // what lies in a repository could not be listed whole
+	CodeSecretTaken  Code = "BS058" // another Secret stands where a repository's is to be made
+	CodeDamaged      Code = "BS059" // restic found faults in a repository
 	CodeUnconfirmed  Code = "BS071" // nobody has said yes
 	CodeInterrupted  Code = "BS090" // ^C or SIGTERM
 	CodeInternal     Code = "BS099" // a bug

@@ -129,6 +129,11 @@ type Repository struct {
 	Cluster string
 	// Keys are the names of the Secret's entries, sorted.
 	Keys []string
+	// ServiceAccount is whose identity its movers have, "" for nobody's.
+	ServiceAccount string
+	// Claim is the PersistentVolumeClaim beside the Secret that the repository
+	// lies on; "" for one that lies elsewhere.
+	Claim string
 }
 
 // Claims are the names of the claims that p mounts, sorted, each once.

@@ -42,6 +42,12 @@ const (
 	// AnnotationCluster stands on a repository's Secret and names this
 	// cluster in restic's host names.
 	AnnotationCluster = "backsnap.sh/cluster"
+	// AnnotationServiceAccount stands there too and names the ServiceAccount
+	// of its movers.
+	AnnotationServiceAccount = "backsnap.sh/mover-service-account"
+	// AnnotationRepositoryClaim stands there too and names the claim in the
+	// same namespace that the repository lies on.
+	AnnotationRepositoryClaim = "backsnap.sh/repository-claim"
 )
 
 // Annotations that a person writes on a claim, else on its namespace.

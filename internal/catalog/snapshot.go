@@ -57,6 +57,9 @@ type Snapshot struct {
 
 	Record *Record // nil where there is none that we can read
 	Copies []Copy
+	// CopyOnly: the cluster has no such snapshot any more, its copies alone
+	// tell of it.
+	CopyOnly bool
 
 	Terminating bool
 	// Held are the finalizers that keep it, where it is Terminating and all of

@@ -29,11 +29,12 @@ type cluster struct {
 	changed   chan struct{}
 	storing   sync.WaitGroup
 	jobs      map[string]restic.Job
+	said      map[string]string // answers of movers, by pod
 	meet      meeting
 }
 
 func newCluster(w *world, now func() time.Time, interrupt func()) *cluster {
-	c := &cluster{w: w, now: now, interrupt: interrupt, snapshots: map[string]catalog.Snapshot{}, changed: make(chan struct{}), jobs: map[string]restic.Job{}}
+	c := &cluster{w: w, now: now, interrupt: interrupt, snapshots: map[string]catalog.Snapshot{}, changed: make(chan struct{}), jobs: map[string]restic.Job{}, said: map[string]string{}}
 	for _, s := range w.Snapshots {
 		c.snapshots[s.Name] = s.snapshot(w)
 	}
@@ -379,9 +380,12 @@ func (c *cluster) StartMover(ctx context.Context, job restic.Job) error {
 
 func (c *cluster) FollowMover(ctx context.Context, _, name, _ string, seen func(restic.Sight)) (restic.End, error) {
 	c.mu.Lock()
-	m := *c.mover(name)
+	m, job := *c.mover(name), c.jobs[name]
 	c.mu.Unlock()
 	pod := name + "-abcde"
+	if len(job.Args) > 0 && m.Restic.Stuck == "" && job.Args[0] != restic.StepBackup && job.Args[0] != restic.StepInit {
+		return c.tend(pod, job), nil
+	}
 	if m.Restic.Stuck != "" {
 		reason, message, _ := strings.Cut(m.Restic.Stuck, ": ")
 		seen(restic.Sight{Pod: pod, Trouble: &restic.Trouble{Reason: reason, Message: message}})
@@ -422,11 +426,11 @@ func (c *cluster) report(m worldMover) string {
 }
 
 func (c *cluster) MoverLog(_ context.Context, _, pod string) (io.ReadCloser, error) {
-	if strings.HasPrefix(pod, "init-") {
-		return io.NopCloser(strings.NewReader("created restic repository\n")), nil
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if said, ok := c.said[pod]; ok {
+		return io.NopCloser(strings.NewReader(said)), nil
+	}
 	m := c.mover(strings.TrimSuffix(pod, "-abcde"))
 	if len(m.Restic.Percent) == 0 {
 		return &resticLog{percent: []int{46}}, nil

@@ -34,8 +34,6 @@ type Cluster interface {
 	// Notices are what the cluster has said of snapshots, by UID, oldest first.
 	// What may be read comes beside a failure of CodeForbidden for what may not.
 	Notices(ctx context.Context, snapshots []catalog.Snapshot) (map[string][]catalog.Notice, error)
-	// Repositories are those whose Secrets lie in the backup namespace, by name.
-	Repositories(ctx context.Context, namespace string) ([]catalog.Repository, error)
 	// Holdings are the namespaces in scope that runs hold, by name.
 	Holdings(ctx context.Context, scope catalog.Scope) ([]catalog.Holding, error)
 	// AwaitRelease returns when the run of h has let go of its namespace, or is
@@ -60,6 +58,7 @@ type Env struct {
 	Now      func() time.Time
 	Getenv   func(string) string
 	Random   io.Reader // of run ids
+	ReadFile func(string) ([]byte, error)
 	// Connect makes the cluster that flags and kubeconfig name.
 	Connect func(genericclioptions.RESTClientGetter) (Cluster, error)
 	// Lock holds the namespaces for a run, and a slot of this machine where

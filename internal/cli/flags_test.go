@@ -26,8 +26,10 @@ func shopWorld() *world {
 			{Name: "shop/data", Driver: "csi.example.com", Labels: map[string]string{"tier": "data"}},
 			{Name: "shop/uploads", Driver: "csi.example.com"},
 		},
-		Pods:         []worldPod{pod("crm"), pod("shop")},
-		Repositories: []worldRepository{{Name: "main", Address: "s3:s3.example.com/acme", Cluster: "prod-eu"}, {Name: "new", Address: "s3:s3.example.com/new", Cluster: "prod-eu"}},
+		Pods: []worldPod{pod("crm"), pod("shop")},
+		Repositories: []worldRepository{{
+			Name: "main", Address: "s3:s3.example.com/acme", Cluster: "prod-eu", Values: map[string]string{"RESTIC_PASSWORD": "hunter2", "RESTIC_REPOSITORY": "s3:s3.example.com/acme"},
+		}, {Name: "new", Address: "s3:s3.example.com/new", Cluster: "prod-eu"}},
 		Snapshots: []worldSnapshot{
 			{Name: "crm/data-1", Claim: "crm/data", App: "deployment/web", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "days", Cut: time.Date(2026, 11, 21, 1, 15, 59, 0, time.UTC), Ready: true},
 			{Name: "shop/data-1", Claim: "shop/data", App: "deployment/web", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "calendar", Cut: time.Date(2026, 11, 21, 1, 15, 59, 0, time.UTC), Ready: true},
@@ -120,6 +122,15 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 		},
 		"list": {
 			"all-namespaces":              {"", "-A", "NAMESPACE"},
+			"backup-namespace":            {"--from-repository=main", "--backup-namespace=elsewhere", "BS056"},
+			"color":                       {"--from-repository=stuck --progress=tty", "--color=always", "\x1b[33m"},
+			"for-namespace":               {"-A --from-repository=each", "--for-namespace=shop", "exit 0"},
+			"from-cluster":                {"-A --from-repository=main", "--from-cluster=prod-us", "copy    0c55de18"},
+			"from-repository":             {"", "--from-repository=main", "copy    7f3a91c2"},
+			"progress":                    {"--from-repository=stuck", "--progress=json", `"type":"warning"`},
+			"quiet":                       {"--from-repository=stuck", "-q", "exit 1\n--\nerror"},
+			"restic-image":                {"--from-repository=main", "--restic-image=registry.example.com/restic", "image registry.example.com/restic"},
+			"timeout":                     {"--from-repository=main", "--timeout=7m", "deadline 37m"},
 			"allow-missing-template-keys": {"-o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
 			"exclude-namespace":           {"", "--exclude-namespace=s*", "No restore points found"},
 			"field-selector":              {"", "--field-selector=metadata.name=none", "No restore points found"},
@@ -150,6 +161,66 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"follow":           {"run/20261110-011500-left", "-f", "copied to main as"},
 			"phase":            {"run/20261110-011500-left --phase=snapshot", "--phase=upload", "restic: 50%"},
 		},
+		"repo create": {
+			"allow-missing-template-keys": {"x --env-file=main.env -o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
+			"backup-namespace":            {"x --env-file=main.env -o json", "--backup-namespace=elsewhere", `"namespace": "elsewhere"`},
+			"ca-cert":                     {"x --env-file=main.env", "--ca-cert=main.env", "RESTIC_CACERT: /repository/ca.crt"},
+			"claim":                       {"x --env-file=main.env", "--claim=store", "does not lie below /repository-claim"},
+			"cluster-name":                {"x --env-file=main.env", "--cluster-name=prod-us", "cluster: prod-us"},
+			"color":                       {"stuck --env-file=main.env --init --progress=tty", "--color=always", "\x1b[33m"},
+			"dry-run":                     {"x --env-file=main.env", "--dry-run=server", "created (server dry run)"},
+			"env-file":                    {"x", "--env-file=main.env", "secret/x created"},
+			"for-namespace":               {"every --env-file=each.env --init", "--for-namespace=shop", "repository/every initialised"},
+			"init":                        {"x --env-file=main.env", "--init", "repository/x initialised"},
+			"mover-service-account":       {"x --env-file=main.env", "--mover-service-account=mover", "account: mover"},
+			"output":                      {"x --env-file=main.env", "-o json", `"state": "created"`},
+			"progress":                    {"stuck --env-file=main.env --init", "--progress=json", `"type":"warning"`},
+			"quiet":                       {"stuck --env-file=main.env --init", "-q", "unchanged\n--\nerror"},
+			"restic-image":                {"x --env-file=main.env --init", "--restic-image=registry.example.com/restic", "image registry.example.com/restic"},
+			"template":                    {"x --env-file=main.env -o go-template", "--template={{.kind}}", "Repository"},
+			"timeout":                     {"x --env-file=main.env --init", "--timeout=7m", "deadline 37m"},
+		},
+		"repo check": {
+			"allow-missing-template-keys": {"new -o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
+			"backup-namespace":            {"new", "--backup-namespace=elsewhere", "BS056"},
+			"color":                       {"stuck --progress=tty", "--color=always", "\x1b[33m"},
+			"for-namespace":               {"each", "--for-namespace=shop", "repository/each has no errors"},
+			"output":                      {"new", "-o json", "RepositoryCheck"},
+			"progress":                    {"stuck", "--progress=json", `"type":"warning"`},
+			"quiet":                       {"stuck", "-q", "exit 1\n--\nerror"},
+			"read-data-subset":            {"new", "--read-data-subset=1/7", "examine [--json --read-data-subset 1/7]"},
+			"restic-image":                {"new", "--restic-image=registry.example.com/restic", "image registry.example.com/restic"},
+			"retry-lock":                  {"new", "--retry-lock=7s", "wait 7s"},
+			"template":                    {"new -o go-template", "--template={{.kind}}", "RepositoryCheck"},
+			"timeout":                     {"new", "--timeout=7m", "deadline 47m"},
+		},
+		"repo unlock": {
+			"allow-missing-template-keys": {"new -o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
+			"backup-namespace":            {"new", "--backup-namespace=elsewhere", "BS056"},
+			"color":                       {"stuck --progress=tty", "--color=always", "\x1b[33m"},
+			"for-namespace":               {"each", "--for-namespace=shop", "repository/each has no locks"},
+			"output":                      {"new", "-o json", "RepositoryUnlock"},
+			"progress":                    {"stuck", "--progress=json", `"type":"warning"`},
+			"quiet":                       {"stuck", "-q", "exit 1\n--\nerror"},
+			"remove-all":                  {"busy --yes", "--remove-all", "repository/busy unlocked"},
+			"restic-image":                {"new", "--restic-image=registry.example.com/restic", "image registry.example.com/restic"},
+			"template":                    {"new -o go-template", "--template={{.kind}}", "RepositoryUnlock"},
+			"timeout":                     {"new", "--timeout=7m", "deadline 37m"},
+			"yes":                         {"busy --remove-all", "-y", "repository/busy unlocked"},
+		},
+		"repo stats": {
+			"allow-missing-template-keys": {"new -o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
+			"backup-namespace":            {"new", "--backup-namespace=elsewhere", "BS056"},
+			"color":                       {"stuck --progress=tty", "--color=always", "\x1b[33m"},
+			"for-namespace":               {"each", "--for-namespace=shop", "exit 0"},
+			"no-headers":                  {"new", "--no-headers", "exit 0\nnew"},
+			"output":                      {"new", "-o json", "RepositoryStats"},
+			"progress":                    {"stuck", "--progress=json", `"type":"warning"`},
+			"quiet":                       {"stuck", "-q", "exit 1\n--\nerror"},
+			"restic-image":                {"new", "--restic-image=registry.example.com/restic", "image registry.example.com/restic"},
+			"template":                    {"new -o go-template", "--template={{.kind}}", "RepositoryStats"},
+			"timeout":                     {"new", "--timeout=7m", "deadline 37m"},
+		},
 		"version": {
 			"allow-missing-template-keys": {"-o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
 			"output":                      {"", "-o json", `"kind": "Version"`},
@@ -172,7 +243,7 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 		"repo list": {
 			"allow-missing-template-keys": {"-o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
 			"backup-namespace":            {"", "--backup-namespace=elsewhere", "No repositories found in namespace elsewhere"},
-			"no-headers":                  {"", "--no-headers", "exit 0\neach"},
+			"no-headers":                  {"", "--no-headers", "exit 0\nbusy"},
 			"output":                      {"", "-o name", "secret/main"},
 			"template":                    {"-o go-template", "--template={{.kind}}", "RepositoryList"},
 		},
@@ -238,8 +309,16 @@ func observe(t *testing.T, name, args string) string {
 	t.Helper()
 	w := shopWorld()
 	w.Repositories = append(w.Repositories,
-		worldRepository{Name: "each", Address: "s3:s3.example.com/{namespace}"},
-		worldRepository{Name: "stuck", Address: "s3:s3.example.com/stuck", Restic: worldError{Stuck: "ImagePullBackOff: no such image"}})
+		worldRepository{Name: "each", Address: "s3:s3.example.com/{namespace}", Cluster: "prod-eu"},
+		worldRepository{Name: "busy", Address: "s3:s3.example.com/busy", Cluster: "prod-eu", Locks: []worldLock{{Host: "laptop", PID: 42}}},
+		worldRepository{
+			Name: "stuck", Address: "s3:s3.example.com/acme", Cluster: "prod-eu", Restic: worldError{Stuck: "ImagePullBackOff: no such image"},
+			Values: map[string]string{"RESTIC_PASSWORD": "hunter2", "RESTIC_REPOSITORY": "s3:s3.example.com/acme"},
+		})
+	w.Repositories[0].Copies = []worldCopy{
+		{ID: "7f3a91c2", Host: "prod-eu/shop/data", Tags: []string{"backsnap", "ns=shop", "pvc=data", "snapshot=gone-1", "vsuid=1", "run=20261120-011500-p9aa"}, App: "statefulset/mysql"},
+		{ID: "0c55de18", Host: "prod-us/shop/data", Tags: []string{"backsnap", "ns=shop", "pvc=data", "snapshot=theirs-1", "vsuid=2", "run=20261120-011500-p9aa"}},
+	}
 	switch name {
 	case "snapshot", "copy":
 		w.Repositories = w.Repositories[:2]

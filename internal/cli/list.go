@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -27,10 +26,13 @@ import (
 
 type listOptions struct {
 	scopeFlags
-	noHeaders bool
-	watch     bool
-	sortBy    string
-	output    *output
+	workFlags
+	from, cluster string
+	repositories  []string // what from says
+	noHeaders     bool
+	watch         bool
+	sortBy        string
+	output        *output
 }
 
 const listExample = `
@@ -44,7 +46,20 @@ const listExample = `
 	kubectl backsnap list run/20261121-011500-p9aa --sort-by=.restoreSize
 
 	# Names for a pipe
-	kubectl backsnap list -n shop -o name`
+	kubectl backsnap list -n shop -o name
+
+	# What lies in a repository too, also of snapshots that are gone
+	kubectl backsnap list -n shop --from-repository=main
+
+	# What another cluster has copied there
+	kubectl backsnap list -A --from-repository=main --from-cluster=prod-us`
+
+const listLong = `
+	List the restore points that the labels in the cluster tell of, newest first. A selector is matched against the labels
+	of the VolumeSnapshots.
+
+	With --from-repository movers list what lies in the repositories as well. Copies whose snapshots are gone are shown
+	with READY copy. It is all that lies there or an error, never a part of it.`
 
 func newList(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 	o := &listOptions{}
@@ -52,11 +67,14 @@ func newList(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 		Use:     "list [TYPE/NAME | CLAIM | vs/NAME | run/ID | -l SELECTOR | -A]",
 		Aliases: []string{"ls"},
 		Short:   "List restore points: snapshots and their copies",
-		Long:    templates.LongDesc("List the restore points that the labels in the cluster tell of, newest first. A selector is matched against the labels of the VolumeSnapshots."),
+		Long:    templates.LongDesc(listLong),
 		Example: templates.Examples(listExample),
 		RunE:    func(cmd *cobra.Command, args []string) error { return runList(cmd, env, config, o, args) },
 	}
 	o.addSnapshots(cmd)
+	o.workFlags.add(cmd, 10*time.Minute, false)
+	cmd.Flags().StringVar(&o.from, "from-repository", "", "Repositories to list as well, `NAME,...`")
+	cmd.Flags().StringVar(&o.cluster, "from-cluster", "", "List what the cluster of that name has copied to those repositories, and nothing else")
 	cmd.Flags().BoolVar(&o.noHeaders, "no-headers", false, "Leave the column names out")
 	cmd.Flags().StringVar(&o.sortBy, "sort-by", "", "`JSONPath` of what to sort by, of the documents that -o json shows, such as .cut")
 	cmd.Flags().BoolVarP(&o.watch, "watch", "w", false, "Go on and show each that is new or changes, until ^C")
@@ -69,6 +87,11 @@ func runList(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags
 	if err != nil {
 		return usageError(cmd, err)
 	}
+	show, err := o.progressFlags.show(env)
+	if err != nil {
+		return usageError(cmd, err)
+	}
+	defer show.Close()
 	namespace, err := currentNamespace(config)
 	if err != nil {
 		return err
@@ -87,7 +110,8 @@ func runList(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags
 	if o.watch {
 		return o.follow(cmd.Context(), env, cluster, printer, chosen)
 	}
-	found, err := restorePoints(cmd.Context(), cluster, chosen)
+	found, err := o.restorePoints(cmd.Context(), env, cluster, chosen, show)
+	show.Close()
 	if err != nil {
 		return err
 	}
@@ -101,6 +125,9 @@ func runList(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags
 }
 
 func (o *listOptions) check() error {
+	if err := o.checkRepositories(); err != nil {
+		return err
+	}
 	if o.sortBy == "" {
 		return nil
 	}
@@ -156,7 +183,7 @@ func (s selection) restorePoints(all []catalog.Snapshot) []catalog.Snapshot {
 
 func printSnapshotNames(w io.Writer, found []catalog.Snapshot) error {
 	for _, s := range found {
-		if _, err := fmt.Fprintf(w, "%s/%s\n", snapshotResource, s.Name); err != nil {
+		if _, err := fmt.Fprintln(w, nameOf(s)); err != nil {
 			return err
 		}
 	}
@@ -263,7 +290,7 @@ var columns = []column{
 	{"App", false, func(s catalog.Snapshot, _ time.Time) string { return s.App() }},
 	{"Tier", false, func(s catalog.Snapshot, _ time.Time) string { return s.Tier() }},
 	{"Consistency", false, func(s catalog.Snapshot, _ time.Time) string { return string(s.Consistency) }},
-	{"Ready", false, func(s catalog.Snapshot, _ time.Time) string { return strconv.FormatBool(s.Ready) }},
+	{"Ready", false, func(s catalog.Snapshot, _ time.Time) string { return readyOf(s) }},
 	{"Offsite", false, func(s catalog.Snapshot, _ time.Time) string { return offsiteIDs(s) }},
 	{"Age", false, func(s catalog.Snapshot, now time.Time) string { return age(s, now) }},
 	{"Delete-After", false, func(s catalog.Snapshot, _ time.Time) string { return s.DeleteAfter }},
@@ -354,6 +381,7 @@ type restorePointDoc struct {
 	RestoreSize int64                     `json:"restoreSize,omitempty"`
 	Record      *catalog.Record           `json:"record,omitempty"`
 	Error       string                    `json:"error,omitempty"`
+	CopyOnly    bool                      `json:"copyOnly,omitempty"` // the cluster has no such snapshot any more
 }
 
 type metadataDoc struct {
@@ -376,6 +404,6 @@ func restorePointDocument(s catalog.Snapshot) restorePointDoc {
 		APIVersion: apiVersion, Kind: "RestorePoint", Metadata: metadataDoc{s.Namespace, s.Name, s.UID, s.Labels()},
 		App: s.App(), Claim: s.Claim, Run: s.Run, Consistency: s.Consistency, Ready: s.Ready, Cut: s.Cut, Retain: s.Retain,
 		DeleteAfter: s.DeleteAfter, Pinned: s.Pinned, Periods: s.Periods, Copies: s.Copies,
-		Class: s.Class, Content: s.Content, RestoreSize: s.RestoreSize, Record: s.Record, Error: s.Err,
+		Class: s.Class, Content: s.Content, RestoreSize: s.RestoreSize, Record: s.Record, Error: s.Err, CopyOnly: s.CopyOnly,
 	}
 }

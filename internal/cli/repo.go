@@ -20,27 +20,28 @@ import (
 const repoLong = `
 	A repository is a Secret in the backup namespace with the label backsnap.sh/repository=NAME. Its keys are restic's
 	environment: RESTIC_REPOSITORY, RESTIC_PASSWORD, AWS_ACCESS_KEY_ID and so on. {namespace} in the address gives
-	every namespace its own.`
+	every namespace its own. The entries lie in /repository too, one file each: RESTIC_CACERT=/repository/ca.crt.`
 
 const repoExample = `
-	# Make the Secret of a repository called main
-	kubectl create namespace backsnap
-	kubectl create secret generic main -n backsnap --from-env-file=main.env
-	kubectl label secret main -n backsnap backsnap.sh/repository=main
+	# Make the Secret of a repository called main, and initialise it
+	kubectl backsnap repo create main --env-file=main.env --init
 
-	# Initialise it, once
-	kubectl backsnap repo init main`
+	# See whether it is whole
+	kubectl backsnap repo check main`
 
 func newRepo(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "repo",
-		Short:   "Initialise and list restic repositories",
+		Short:   "Create, initialise, examine, unlock and list restic repositories",
 		Long:    templates.LongDesc(repoLong),
 		Example: templates.Examples(repoExample),
 		Args:    noSuchCommand,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newRepoInit(env, config), newRepoList(env, config))
+	cmd.AddCommand(
+		newRepoCreate(env, config), newRepoInit(env, config), newRepoList(env, config),
+		newRepoCheck(env, config), newRepoUnlock(env, config), newRepoStats(env, config),
+	)
 	return cmd
 }
 
@@ -91,10 +92,17 @@ type repositoryDoc struct {
 	Cluster    string   `json:"cluster,omitempty"`
 	Keys       []string `json:"keys"`
 	Existed    *bool    `json:"existed,omitempty"`
+	State      string   `json:"state,omitempty"` // of its Secret after create: created, unchanged
+
+	ServiceAccount string `json:"moverServiceAccount,omitempty"`
+	Claim          string `json:"claim,omitempty"`
 }
 
 func repositoryDocument(r catalog.Repository) repositoryDoc {
-	return repositoryDoc{APIVersion: apiVersion, Kind: "Repository", Name: r.Name, Namespace: r.Namespace, Secret: r.Secret, Address: r.Address, Cluster: r.Cluster, Keys: r.Keys}
+	return repositoryDoc{
+		APIVersion: apiVersion, Kind: "Repository", Name: r.Name, Namespace: r.Namespace, Secret: r.Secret, Address: r.Address, Cluster: r.Cluster, Keys: r.Keys,
+		ServiceAccount: r.ServiceAccount, Claim: r.Claim,
+	}
 }
 
 func runRepoInit(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags, o *repoInitOptions, name string) error {

@@ -69,13 +69,24 @@ func (c command) run(t *testing.T) (code int) {
 		defer cancel(nil)
 		live := newCluster(c.world, now, func() { cancel(&catalog.Failure{Code: catalog.CodeInterrupted, Message: "signal interrupt"}) })
 		code = cli.Main(ctx, &cli.Env{
-			In: strings.NewReader(c.in), Out: c.out, Err: c.err, Now: now, Getenv: c.getenv, Random: strings.NewReader("\x16\x20\x0a\x1b"), Version: "v0.1.0",
+			In: strings.NewReader(c.in), Out: c.out, Err: c.err, Now: now, Getenv: c.getenv, Random: strings.NewReader("\x16\x20\x0a\x1b0123456789abcdef"), ReadFile: readFile, Version: "v0.1.0",
 			Connect: func(genericclioptions.RESTClientGetter) (cli.Cluster, error) { return live, nil },
 			Lock:    live.lock,
 		}, c.args)
 		live.settle()
 	})
 	return code
+}
+
+// readFile is the file of that name, or what the examples of the help name.
+func readFile(name string) ([]byte, error) {
+	switch name {
+	case "main.env":
+		return []byte("RESTIC_REPOSITORY=s3:s3.example.com/acme\nRESTIC_PASSWORD=hunter2\n"), nil
+	case "each.env":
+		return []byte("RESTIC_REPOSITORY=s3:s3.example.com/{namespace}\nRESTIC_PASSWORD=hunter2\n"), nil
+	}
+	return os.ReadFile(name)
 }
 
 // lock is the Leases and slots of the world.

@@ -26,14 +26,17 @@ type world struct {
 	Later        []worldSnapshot              `json:"later,omitempty"`  // that come, a second apart, once somebody watches; then comes ^C
 	Movers       []worldMover                 `json:"movers,omitempty"` // that stand in the backup namespace
 	Storage      worldStorage                 `json:"storage,omitzero"`
-	Missing      []string                     `json:"missing,omitempty"` // rights
-	Busy         string                       `json:"busy,omitempty"`    // namespace that another run holds
-	Events       map[string]string            `json:"events,omitempty"`  // about namespace/name
-	Held         []string                     `json:"held,omitempty"`    // namespace/run that holds it
-	Lost         string                       `json:"lost,omitempty"`    // namespace that another run takes after two seconds
-	Broken       string                       `json:"broken,omitempty"`  // what the server fails with
-	NoAPI        bool                         `json:"noAPI,omitempty"`
-	Interrupt    string                       `json:"interrupt,omitempty"` // when ^C comes: dump, create, copy
+	// Absent: the backup namespace is not there. Pods are those of movers.
+	Absent    bool              `json:"absent,omitempty"`
+	MoverPods []string          `json:"moverPods,omitempty"`
+	Events    map[string]string `json:"events,omitempty"`  // about namespace/name
+	Held      []string          `json:"held,omitempty"`    // namespace/run that holds it
+	Missing   []string          `json:"missing,omitempty"` // rights
+	Busy      string            `json:"busy,omitempty"`    // namespace that another run holds
+	Lost      string            `json:"lost,omitempty"`    // namespace that another run takes after two seconds
+	Broken    string            `json:"broken,omitempty"`  // what the server fails with
+	NoAPI     bool              `json:"noAPI,omitempty"`
+	Interrupt string            `json:"interrupt,omitempty"` // when ^C comes: dump, create, copy
 	// History is what was done to it, in order of the alphabet.
 	History []string `json:"history,omitempty"`
 }
@@ -71,6 +74,31 @@ type worldRepository struct {
 	Address   string     `json:"address"`
 	Cluster   string     `json:"cluster,omitempty"`
 	Restic    worldError `json:"restic,omitzero"` // what it does to movers
+	// Claim and Account are what create was told, Values what is in the Secret.
+	Claim   string            `json:"claim,omitempty"`
+	Account string            `json:"account,omitempty"`
+	Values  map[string]string `json:"values,omitempty"`
+	Locks   []worldLock       `json:"locks,omitempty"`
+	Copies  []worldCopy       `json:"copies,omitempty"`
+	Cut     bool              `json:"cut,omitempty"`  // the log of a mover ends early
+	Left    int               `json:"left,omitempty"` // snapshots that restic leaves out
+	Faults  int               `json:"faults,omitempty"`
+}
+
+type worldLock struct {
+	Host      string `json:"host"`
+	PID       int    `json:"pid"`
+	Exclusive bool   `json:"exclusive,omitempty"`
+}
+
+// worldCopy is a snapshot of restic's.
+type worldCopy struct {
+	ID   string    `json:"id"` // its first eight digits
+	Host string    `json:"host"`
+	Time time.Time `json:"time"`
+	Tags []string  `json:"tags"`
+	// App is that of the record, which is left out where it is empty.
+	App string `json:"app,omitempty"`
 }
 
 // worldError is how restic ends in a mover.
@@ -191,6 +219,7 @@ func (p worldPod) pod() catalog.Pod {
 func (r worldRepository) repository() catalog.Repository {
 	return catalog.Repository{
 		Name: r.Name, Namespace: cmp.Or(r.Namespace, "backsnap"), Secret: r.Name, Address: catalog.Redact(r.Address), Cluster: r.Cluster, Keys: []string{"RESTIC_PASSWORD", "RESTIC_REPOSITORY"},
+		Claim: r.Claim, ServiceAccount: r.Account,
 	}
 }
 

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
@@ -251,14 +249,7 @@ func (c *Cluster) listSecrets(ctx context.Context, namespace string) ([]corev1.S
 func toRepositories(secrets []corev1.Secret) []catalog.Repository {
 	var repositories []catalog.Repository
 	for _, secret := range secrets {
-		repositories = append(repositories, catalog.Repository{
-			Name:      secret.Labels[catalog.LabelRepository],
-			Namespace: secret.Namespace,
-			Secret:    secret.Name,
-			Address:   catalog.Redact(string(secret.Data["RESTIC_REPOSITORY"])),
-			Cluster:   secret.Annotations[catalog.AnnotationCluster],
-			Keys:      slices.Sorted(maps.Keys(secret.Data)),
-		})
+		repositories = append(repositories, secretOf(&secret).Repository())
 	}
 	return repositories
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"path"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -85,6 +86,7 @@ func podSpec(job restic.Job) (corev1.PodSpec, error) {
 	spec := corev1.PodSpec{
 		RestartPolicy:                corev1.RestartPolicyNever,
 		AutomountServiceAccountToken: new(false),
+		Hostname:                     job.Host,
 		EnableServiceLinks:           new(false),
 		// restic removes its lock on TERM; one that it leaves behind stops
 		// others for half an hour.
@@ -119,6 +121,14 @@ func podSpec(job restic.Job) (corev1.PodSpec, error) {
 		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{
 			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: job.Claim, ReadOnly: job.Block},
 		}})
+	}
+	if job.RepositoryClaim != "" {
+		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: "repository-claim", VolumeSource: corev1.VolumeSource{
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: job.RepositoryClaim},
+		}})
+	}
+	if job.Token {
+		spec.Volumes = append(spec.Volumes, identity())
 	}
 	spec.Affinity, err = affinity(job)
 	return spec, err
@@ -163,6 +173,16 @@ func apart(slot string) *corev1.PodAntiAffinity {
 		LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{
 			catalog.LabelManagedBy: catalog.ManagedBy, catalog.LabelRole: string(catalog.RoleMover), catalog.LabelSlot: slot,
 		}},
+	}}}
+}
+
+// identity is a token of the pod's ServiceAccount for those who hand out keys
+// to it. The API server does not take it.
+func identity() corev1.Volume {
+	return corev1.Volume{Name: "identity", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+			Audience: "sts.amazonaws.com", ExpirationSeconds: new(int64(24 * 60 * 60)), Path: path.Base(restic.TokenPath),
+		}}},
 	}}}
 }
 
@@ -282,6 +302,12 @@ func moverSpec(job restic.Job) (corev1.Container, error) {
 	default:
 		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "data", MountPath: restic.DataPath, ReadOnly: true})
 	}
+	if job.RepositoryClaim != "" {
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "repository-claim", MountPath: restic.ClaimPath})
+	}
+	if job.Token {
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "identity", MountPath: path.Dir(restic.TokenPath), ReadOnly: true})
+	}
 	return c, nil
 }
 
@@ -342,6 +368,22 @@ func (c *Cluster) MoverLog(ctx context.Context, namespace, pod string) (io.ReadC
 	log, err := c.core.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{Container: moverContainer, Follow: true}).Stream(ctx)
 	right := catalog.Right{Verb: "get", Resource: "pods/log", Namespace: namespace}
 	return log, explain(err, fmt.Sprintf("read log of %s/%s", namespace, pod), right)
+}
+
+// MoverPods are the pods of movers that have not ended.
+func (c *Cluster) MoverPods(ctx context.Context, namespace string) ([]string, error) {
+	pods, err := list(ctx, inRole(catalog.RoleMover), c.core.CoreV1().Pods(namespace).List,
+		func(l *corev1.PodList) []corev1.Pod { return l.Items })
+	if err != nil {
+		return nil, explain(err, "list pods in "+namespace, catalog.Right{Verb: "list", Resource: "pods", Namespace: namespace})
+	}
+	var names []string
+	for _, pod := range pods {
+		if pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
+			names = append(names, pod.Name)
+		}
+	}
+	return names, nil
 }
 
 // finished is the type of the condition that ended the Job, and the condition;

@@ -70,6 +70,7 @@ func backupJobIn(t *testing.T, affinity json.RawMessage, pod restic.Pod) restic.
 		Namespace: "backsnap", Name: copyName, Run: copyRun, Image: restic.DefaultImage,
 		Repository: catalog.Repository{Name: "main", Namespace: "backsnap", Secret: "main-secret", Cluster: "prod-eu"},
 		Snapshot:   copied(), Claim: copyName, NodeAffinity: affinity, Deadline: 24 * time.Hour, Pod: pod,
+		Locks: restic.Locks{Retry: restic.DefaultRetryLock, Mark: "-0a1b2c"},
 	}.Job()
 	if err != nil {
 		t.Fatal(err)
@@ -80,13 +81,22 @@ func backupJobIn(t *testing.T, affinity json.RawMessage, pod restic.Pod) restic.
 
 func TestJobObjects(t *testing.T) {
 	local := json.RawMessage(`{"required":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"topology.example/zone","operator":"In","values":["a"]}]}]}}`)
-	initialise, err := restic.Init{
-		Namespace: "backsnap", Name: "init-main-20261122-011500-x7k2", Image: restic.DefaultImage, Run: copyRun, Deadline: time.Minute,
+	initialise, err := restic.Work{
+		Step: restic.StepInit, Namespace: "backsnap", Name: "init-main-20261122-011500-x7k2", Image: restic.DefaultImage, Run: copyRun, Deadline: time.Minute,
 		Repository: catalog.Repository{Name: "main", Secret: "main-secret"},
 	}.Job()
 	if err != nil {
 		t.Fatal(err)
 	}
+	unlock, err := restic.Work{
+		Step: restic.StepUnlock, Namespace: "backsnap", Name: "unlock-main-20261122-011500-x7k2", Image: restic.DefaultImage, Run: copyRun, Deadline: time.Minute,
+		Nonce: "5c0ffee5", Dead: &restic.Lock{Host: "data-mysql-0-abcde", PID: 42},
+		Repository: catalog.Repository{Name: "main", Secret: "main-secret", Claim: "store", ServiceAccount: "mover", Keys: []string{"AWS_WEB_IDENTITY_TOKEN_FILE"}},
+	}.Job()
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock.Command = slices.Replace(unlock.Command, 2, 3, "the wrapper")
 	initialise.Command = slices.Replace(initialise.Command, 2, 3, "the wrapper")
 	near := backupJob(t, nil)
 	near.Node = "node-2"
@@ -105,6 +115,7 @@ func TestJobObjects(t *testing.T) {
 			PriorityClass: "backups", PullSecrets: []string{"registry", "mirror"}, ServiceAccount: "uploader",
 			Tolerations: []restic.Toleration{{Key: "dedicated", Value: "backup", Effect: "NoSchedule"}, {Key: "spot"}},
 		}),
+		"job-unlock-with-an-identity": unlock,
 	} {
 		t.Run(name, func(t *testing.T) {
 			object, err := jobObject(job)

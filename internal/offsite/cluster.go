@@ -48,6 +48,9 @@ type Cluster interface {
 	// EachMover calls seen with each mover of run that stands in namespace and
 	// each that is started, until ctx is done; that is no error.
 	EachMover(ctx context.Context, namespace string, run catalog.Run, seen func(restic.Mover)) error
+	// MoverPods are the names of the pods of movers in namespace that have not
+	// ended, whatever their run.
+	MoverPods(ctx context.Context, namespace string) ([]string, error)
 	// AddCopy puts copy into the annotation of s, beside those that are there,
 	// in place of an older one in the same repository. It fails with
 	// catalog.ErrGone if s is not there any more. s needs Namespace, Name and
@@ -69,6 +72,15 @@ type Cluster interface {
 	// ClusterUID is the UID of the namespace kube-system: what tells clusters
 	// apart.
 	ClusterUID(ctx context.Context) (string, error)
+	// Repositories are those whose Secrets lie in namespace, by name.
+	Repositories(ctx context.Context, namespace string) ([]catalog.Repository, error)
+	// CreateNamespace makes a namespace; false if it was there, which is left
+	// as it is. dry asks the server whether it would, and makes none.
+	CreateNamespace(ctx context.Context, n catalog.Meta, dry bool) (made bool, err error)
+	// CreateSecret makes a repository's Secret; false if it was there already
+	// and says the same. That it says something else is catalog.ErrTaken, and
+	// it is left as it is. dry asks the server whether it would, and makes none.
+	CreateSecret(ctx context.Context, s catalog.Secret, dry bool) (made bool, err error)
 	// NameCluster writes the cluster's name onto the repository's Secret,
 	// unless there is one; the one that stands there then is returned.
 	NameCluster(ctx context.Context, r catalog.Repository, name string) (string, error)

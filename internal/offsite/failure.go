@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -29,7 +30,7 @@ func (m *making) failed(err error) error {
 	var denied *restic.Denied
 	switch {
 	case errors.As(err, &said):
-		m.explain(f, said.Report.Exit)
+		m.explain(f, said.Report)
 	case errors.As(err, &stuck):
 		f.Code, f.Next = stuck.code(), m.remedy(stuck.trouble)
 	case errors.As(err, &denied):
@@ -87,28 +88,50 @@ func twice(quantity string) string {
 	return strconv.Itoa(2*n) + unit
 }
 
-// explain says what restic's exit code means here, and what to do.
-func (m *making) explain(f *catalog.Failure, exit restic.Exit) {
-	r := m.copy.Repository
-	f.Code = cmp.Or(exit.Code(), f.Code) // it may have ended well and said nothing
-	switch exit {
-	case restic.ExitNoRepository:
-		f.Next = "kubectl backsnap repo init " + r.Name
-	case restic.ExitLocked:
-		f.Next = "wait for who holds the lock; if nobody works on the repository any more: restic unlock"
-	case restic.ExitPassword:
-		f.Next = fmt.Sprintf("set RESTIC_PASSWORD in Secret %s/%s to the repository's password", r.Namespace, r.Secret)
-	case restic.ExitPartial:
+// explain says what restic's report means for this copy.
+func (m *making) explain(f *catalog.Failure, report restic.Report) {
+	explain(f, m.copy.Repository, report.Exit)
+	switch {
+	case report.Exit == restic.ExitPartial:
 		f.Message = fmt.Sprintf("copy of %s is not whole", m.copy)
 		f.State = "the snapshot stands; what could be read is in the repository, and is not counted as a copy"
 		if user := m.request.Pod.User; user != 0 {
 			f.Next = fmt.Sprintf("run without --run-as-user: root reads every file, user %d does not", user)
 		}
-	case restic.ExitKilled:
+	case report.Exit == restic.ExitKilled:
 		f.Next = m.remedy(restic.Trouble{Reason: restic.OutOfMemory})
+	case report.Lock != nil:
+		held := Held{Lock: *report.Lock, Holder: Unknown}
+		if restic.Ours(held.Host, restic.Mark(m.copy.Repository)) {
+			held.Holder = m.holder
+		}
+		blame(f, held)
+	}
+}
+
+// explain says what restic's exit code means, and what to do.
+func explain(f *catalog.Failure, r catalog.Repository, exit restic.Exit) {
+	f.Code = cmp.Or(exit.Code(), f.Code) // it may have ended well and said nothing
+	switch exit {
+	case restic.ExitNoRepository:
+		f.Next = "kubectl backsnap repo init " + r.Name
+	case restic.ExitLocked:
+		f.Next = "wait for who holds the lock; if nobody works on the repository any more: kubectl backsnap repo unlock " + r.Name
+	case restic.ExitPassword:
+		f.Next = fmt.Sprintf("set %s in Secret %s/%s to the repository's password", passwordKey(r), r.Namespace, r.Secret)
 	case restic.ExitTimeout:
 		f.Next = fmt.Sprintf("see whether %s can be reached from the cluster; a new repository: kubectl backsnap repo init %s", r.Address, r.Name)
 	}
+}
+
+// passwordKey is the entry of r's Secret that says what the password is.
+func passwordKey(r catalog.Repository) string {
+	for _, key := range []string{"RESTIC_PASSWORD_COMMAND", "RESTIC_PASSWORD_FILE"} {
+		if slices.Contains(r.Keys, key) && !slices.Contains(r.Keys, "RESTIC_PASSWORD") {
+			return key
+		}
+	}
+	return "RESTIC_PASSWORD"
 }
 
 // interrupted is a copy that ^C, or the end of the time that Run had, has kept

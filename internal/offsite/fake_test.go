@@ -41,9 +41,16 @@ type cluster struct {
 	exposed func() // called when a static copy was made
 	classes map[string]catalog.StorageClass
 	movers  []restic.Mover
-	uid     string
-	run     catalog.Run // that copies
-	cluster string      // what stands on the Secret
+	pods    []string // of movers that have not ended
+
+	repositories []catalog.Repository
+	namespaced   bool // the backup namespace is there
+	made         bool // the Secret is there and says the same
+	secret       catalog.Secret
+	logs         []string // of movers, one after the other, before log
+	uid          string
+	run          catalog.Run // that copies
+	cluster      string      // what stands on the Secret
 
 	mu      sync.Mutex
 	diary   map[string][]string // by claim
@@ -186,6 +193,13 @@ func (c *cluster) MoverLog(ctx context.Context, _, pod string) (io.ReadCloser, e
 	if err := c.note(ctx, "", "log "+pod); err != nil {
 		return nil, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.logs) > 0 {
+		log := c.logs[0]
+		c.logs = c.logs[1:]
+		return io.NopCloser(strings.NewReader(log)), nil
+	}
 	return io.NopCloser(strings.NewReader(c.log)), nil
 }
 
@@ -201,6 +215,10 @@ func (c *cluster) EachMover(ctx context.Context, _ string, run catalog.Run, seen
 	}
 	<-ctx.Done()
 	return nil
+}
+
+func (c *cluster) MoverPods(ctx context.Context, _ string) ([]string, error) {
+	return c.pods, c.note(ctx, "", "pods")
 }
 
 func (c *cluster) AddCopy(ctx context.Context, s catalog.Snapshot, copy catalog.Copy) error {
@@ -263,6 +281,19 @@ func (c *cluster) RemoveStatic(ctx context.Context, _, name string) error {
 
 func (c *cluster) ClusterUID(ctx context.Context) (string, error) {
 	return c.uid, c.note(ctx, "", "uid")
+}
+
+func (c *cluster) Repositories(context.Context, string) ([]catalog.Repository, error) {
+	return c.repositories, nil
+}
+
+func (c *cluster) CreateNamespace(ctx context.Context, n catalog.Meta, dry bool) (bool, error) {
+	return !c.namespaced, c.note(ctx, "", fmt.Sprintf("namespace %s, dry %v", n.Name, dry))
+}
+
+func (c *cluster) CreateSecret(ctx context.Context, s catalog.Secret, dry bool) (bool, error) {
+	c.secret = s
+	return !c.made, c.note(ctx, "", fmt.Sprintf("secret %s/%s, dry %v", s.Namespace, s.Name, dry))
 }
 
 func (c *cluster) NameCluster(ctx context.Context, _ catalog.Repository, name string) (string, error) {

@@ -72,6 +72,8 @@ type follower struct {
 	clone     string // "" for a mover without one
 	size      int64  // of what is read, where restic cannot know it; else 0
 	tell      func(catalog.Event)
+	// mute leaves the log alone: it holds an answer, or nothing of interest.
+	mute bool
 
 	giveUp  context.CancelCauseFunc
 	reading sync.WaitGroup
@@ -99,7 +101,7 @@ func (f *follower) follow(ctx context.Context) (restic.End, error) {
 // see is called with each change, one at a time.
 func (f *follower) see(ctx context.Context, s restic.Sight) {
 	f.pod = s.Pod
-	if s.Running && s.Pod != f.log {
+	if s.Running && s.Pod != f.log && !f.mute {
 		f.log = s.Pod
 		f.reading.Go(func() { f.progress(ctx, s.Pod) })
 	}

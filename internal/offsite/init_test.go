@@ -135,8 +135,8 @@ func TestInitForANamespace(t *testing.T) {
 	if _, err := offsite.Init(t.Context(), c, at, r, &events{}); err != nil {
 		t.Fatal(err)
 	}
-	job := c.jobs["init-main-"+string(run)]
-	equal(t, "environment", restic.Env{Name: "BACKSNAP_NAMESPACE", Value: "shop"}, job.Env[len(job.Env)-1])
+	job := c.jobs["init-main"+restic.Mark(r.Repository)+"-"+string(run)]
+	equal(t, "environment", restic.Env{Name: "BACKSNAP_NAMESPACE", Value: "shop"}, job.Env[len(job.Env)-2])
 }
 
 func TestInterruptOfInitRemovesItsMover(t *testing.T) {

@@ -155,7 +155,7 @@ func (p *planner) add(s catalog.Snapshot) {
 			continue
 		}
 		_, recorded := s.CopyIn(name)
-		p.copies = append(p.copies, Copy{Snapshot: s, Repository: r, Name: objectName(p.request.Run, s, name), Recorded: recorded})
+		p.copies = append(p.copies, Copy{Snapshot: s, Repository: r, Name: objectName(p.request.Run, s, r), Recorded: recorded})
 	}
 }
 
@@ -196,13 +196,8 @@ func (r Request) within(repositories []catalog.Repository, namespace string) []c
 // used. That it cannot is said once.
 func (p *planner) repository(namespace, name string) (catalog.Repository, bool) {
 	r, err := Find(p.request.within(p.repositories, namespace), name)
-	if err == nil && r.Cluster == "" {
-		err = &catalog.Failure{
-			Code:    catalog.CodeNoRepository,
-			Message: fmt.Sprintf("repository %s was not initialised for this cluster", name),
-			State:   fmt.Sprintf("Secret %s/%s has no annotation %s", r.Namespace, r.Secret, catalog.AnnotationCluster),
-			Next:    "kubectl backsnap repo init " + name,
-		}
+	if err == nil {
+		err = initialised(r)
 	}
 	key := p.request.place(namespace) + "/" + name
 	if _, said := p.usable[key]; !said && err != nil {
@@ -213,14 +208,15 @@ func (p *planner) repository(namespace, name string) (catalog.Repository, bool) 
 }
 
 // objectName is what everything is called that run makes for the copy of s
-// into that repository: the claim's name for people; namespace, snapshot and
-// repository as a hash, since claims of one name from many namespaces meet in
-// the backup namespace; the run. It is a DNS label, as a pod's host name is.
-func objectName(run catalog.Run, s catalog.Snapshot, repository string) string {
-	sum := sha256.Sum256([]byte(s.Namespace + "/" + s.Name + "/" + repository))
-	tail := "-" + hex.EncodeToString(sum[:4])
+// into r: the claim's name for people; cluster and backup namespace as a mark,
+// so that a lock tells whose it is; namespace, snapshot and repository as a
+// hash, since claims of one name from many namespaces meet in the backup
+// namespace; the run. It is a DNS label, and so are the names of its Job's pods.
+func objectName(run catalog.Run, s catalog.Snapshot, r catalog.Repository) string {
+	sum := sha256.Sum256([]byte(s.Namespace + "/" + s.Name + "/" + r.Name))
+	tail := cmp.Or(restic.Mark(r), "-") + hex.EncodeToString(sum[:4])
 	claim := strings.ReplaceAll(s.Claim, ".", "-")
-	return catalog.ObjectName(catalog.Shorten(claim, maxLabel-len(tail)-len(run)-1)+tail, run, maxLabel)
+	return catalog.ObjectName(catalog.Shorten(claim, maxJob-len(tail)-len(run)-1)+tail, run, maxJob)
 }
 
 // slot is the place on its node that the mover of copy i takes. Each run begins
@@ -233,8 +229,9 @@ func (r Request) slot(i int) string {
 	return strconv.Itoa((int(sum[0]) + i) % r.PerNode)
 }
 
-// maxLabel is the longest that a DNS label and a label's value may be.
-const maxLabel = 63
+// maxJob is the longest name that a Job may have whose pods bear it whole: they
+// add a dash and five characters, and may have 63.
+const maxJob = 57
 
 // Repositories are those that the plan copies to, each once, by name.
 func (p Plan) Repositories() []catalog.Repository {

@@ -74,6 +74,7 @@ func Run(ctx context.Context, c Cluster, now func() time.Time, p Plan, w catalog
 	outcomes := make([]Outcome, len(p.Copies))
 	places := make(chan struct{}, max(p.Request.Parallel, 1))
 	classes := &classes{cluster: c, known: map[string]catalog.StorageClass{}}
+	freeing := &sync.Mutex{}
 	var running sync.WaitGroup
 	for i, copy := range p.Copies {
 		if copy.Recorded {
@@ -81,7 +82,8 @@ func Run(ctx context.Context, c Cluster, now func() time.Time, p Plan, w catalog
 			outcomes[i] = Outcome{Copy: copy, State: Known, Result: result}
 			continue
 		}
-		m := &making{cluster: c, now: now, request: p.Request, copy: copy, slot: p.Request.slot(i), watcher: w, classes: classes}
+		m := &making{cluster: c, now: now, request: p.Request, copy: copy, slot: p.Request.slot(i), watcher: w, classes: classes, freeing: freeing,
+			locks: restic.Locks{Retry: restic.DefaultRetryLock, Mark: restic.Mark(copy.Repository)}}
 		leave := enter(ctx, places)
 		running.Go(func() {
 			defer leave()
@@ -178,6 +180,11 @@ type making struct {
 	stage stage
 	class catalog.StorageClass
 	pod   string
+
+	locks    restic.Locks
+	freeing  *sync.Mutex // of all copies of a run: one removes locks at a time
+	released int         // locks of dead movers
+	holder   Holder      // of the last lock that looked like a mover's of ours
 }
 
 // stage is how far a copy has come, and so what there is to remove.
@@ -218,7 +225,7 @@ func (m *making) make(ctx context.Context) Outcome {
 		outcome.State = Detached
 		return outcome
 	}
-	end, err := m.follow(ctx)
+	end, err := m.work(ctx)
 	if lost(err) {
 		outcome.State, outcome.Err = Detached, m.detached(ctx, err)
 		m.announce(&outcome)
@@ -272,7 +279,8 @@ func (m *making) follow(ctx context.Context) (restic.End, error) {
 // followed no longer: it may well make its copy yet.
 func lost(err error) bool {
 	var t *troubled
-	return err != nil && !errors.As(err, &t) && !errors.Is(err, catalog.ErrGone)
+	var r *restarting
+	return err != nil && !errors.As(err, &t) && !errors.As(err, &r) && !errors.Is(err, catalog.ErrGone)
 }
 
 // start makes all that the copy needs, its mover last. Before the first write
@@ -379,7 +387,7 @@ func (m *making) job() (restic.Job, error) {
 		Namespace: m.namespace(), Name: m.copy.Name, Run: m.request.Run,
 		Image: m.request.Image, Pod: m.request.Pod, UploadLimit: m.request.UploadLimit,
 		Repository: m.copy.Repository, Snapshot: m.copy.Snapshot,
-		Claim: m.copy.Name, Slot: m.slot, Deadline: m.request.Deadline,
+		Claim: m.copy.Name, Slot: m.slot, Deadline: m.request.Deadline, Locks: m.locks,
 	}
 	if m.class.WaitsForConsumer {
 		b.NodeAffinity, b.Node = m.copy.Snapshot.Record.Claim.NodeAffinity, m.copy.Snapshot.Record.Claim.Node

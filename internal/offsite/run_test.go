@@ -167,7 +167,7 @@ func TestWhatResticSaysBecomesAFailure(t *testing.T) {
 		{
 			name: "locked", end: ends(11, "backup", 0), state: offsite.Failed, code: catalog.CodeRepoLocked,
 			says: "copy of shop/data to main not made: the repository is locked",
-			next: "wait for who holds the lock; if nobody works on the repository any more: restic unlock",
+			next: "wait for who holds the lock; if nobody works on the repository any more: kubectl backsnap repo unlock main",
 		},
 		{
 			name: "wrong password", end: ends(12, "check", 0), state: offsite.Failed, code: catalog.CodeRepoPassword,

@@ -7,11 +7,13 @@
 package restic
 
 import (
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,15 +31,22 @@ const DefaultImage = "docker.io/restic/restic:0.19.1"
 const (
 	DataPath       = "/data"
 	RepositoryPath = "/repository" // the Secret, one file an entry
-	CachePath      = "/cache"
-	TempPath       = "/tmp"
+	// ClaimPath is where the claim is mounted that a repository lies on.
+	ClaimPath = "/repository-claim"
+	// TokenPath is a token of the mover's ServiceAccount, where its
+	// repository's Secret says that a program reads one.
+	TokenPath = "/identity/token"
+	CachePath = "/cache"
+	TempPath  = "/tmp"
 )
+
+// DefaultRetryLock is how long restic waits for another's lock, if nothing
+// else is said.
+const DefaultRetryLock = 10 * time.Minute
 
 const (
 	// patience is how long a repository may take to answer at all.
 	patience = time.Minute
-	// lockPatience is how long restic waits for another's lock.
-	lockPatience = 10 * time.Minute
 	// setup is what a mover may take beyond its deadline: for scheduling,
 	// the image, the volume.
 	setup = 30 * time.Minute
@@ -70,6 +79,12 @@ type Job struct {
 	// the raw device that is there.
 	Claim string
 	Block bool
+	// RepositoryClaim is mounted at ClaimPath; "" for none.
+	RepositoryClaim string
+	// Token says that one of the ServiceAccount's tokens lies at TokenPath.
+	Token bool
+	// Host is what the pod calls itself; "" is its name.
+	Host string
 	// NodeAffinity is a PersistentVolume's spec.nodeAffinity as JSON, which
 	// the pod keeps to; nil for none.
 	NodeAffinity json.RawMessage
@@ -133,6 +148,7 @@ type Backup struct {
 	Deadline        time.Duration   // for restic itself
 	Pod             Pod
 	UploadLimit     int // KiB/s; 0 for none
+	Locks           Locks
 }
 
 // Job is the mover that makes the copy. What did not fit into the record's tag
@@ -148,7 +164,7 @@ func (b Backup) Job() (job Job, dropped []string, err error) {
 	}
 	s := b.Snapshot
 	args := []string{
-		"backup", "--json", "--retry-lock", lockPatience.String(),
+		"backup", "--json",
 		"--host", Host(b.Repository.Cluster, s.Namespace, s.Claim),
 		"--time", s.Cut.UTC().Format(timeForm),
 	}
@@ -171,8 +187,9 @@ func (b Backup) Job() (job Job, dropped []string, err error) {
 	if err := aim(&job, s, b.Repository.Name); err != nil {
 		return Job{}, nil, err
 	}
-	job.Args = arguments("backup", b.Deadline, args)
+	job.Args = arguments(StepBackup, b.Deadline, b.Locks, args)
 	job.Env = append(job.Env, Env{"BACKSNAP_NAMESPACE", s.Namespace}, Env{"BACKSNAP_COPY", copyTag(s)})
+	job.Env = append(job.Env, b.Locks.env()...)
 	job.Claim, job.Block, job.NodeAffinity, job.Node = b.Claim, block, b.NodeAffinity, b.Node
 	job.Deadline = b.Deadline + setup
 	if b.Slot != "" {
@@ -191,42 +208,20 @@ func source(block bool) []string {
 	return []string{DataPath}
 }
 
-// Init is what a repository is made from.
-type Init struct {
-	Namespace, Name string // of the Job
-	Image           string
-	Repository      catalog.Repository
-	Run             catalog.Run
-	// For is what {namespace} in the address stands for; "" where there is none.
-	For      string
-	Deadline time.Duration
-	Pod      Pod
-}
-
-// Job is the mover that makes the repository. One that is there already is
-// left as it is.
-func (i Init) Job() (Job, error) {
-	job, err := mover(i.Namespace, i.Name, i.Image, i.Repository, i.Run, i.Pod)
-	if err != nil {
-		return Job{}, err
-	}
-	job.Keep = keepErrand
-	job.Args = arguments("init", i.Deadline, []string{"init", "--json"})
-	job.Env = append(job.Env, Env{"BACKSNAP_NAMESPACE", i.For})
-	job.Deadline = i.Deadline + setup
-	return job, nil
-}
-
 // mover is what all movers have in common.
 func mover(namespace, name, image string, r catalog.Repository, run catalog.Run, pod Pod) (Job, error) {
 	if r.Secret == "" {
 		return Job{}, fmt.Errorf("repository %s has no Secret", r.Name)
 	}
+	pod = pod.orDefault()
+	pod.ServiceAccount = cmp.Or(pod.ServiceAccount, r.ServiceAccount)
 	return Job{
-		Namespace: namespace, Name: name, Image: image, Secret: r.Secret, Pod: pod.orDefault(),
-		Labels:      catalog.Ours(catalog.RoleMover, run),
-		Annotations: catalog.HandsOff(),
-		Command:     []string{"/bin/sh", "-c", script, "backsnap"},
+		Namespace: namespace, Name: name, Image: image, Secret: r.Secret, Pod: pod,
+		Labels:          catalog.Ours(catalog.RoleMover, run),
+		Annotations:     catalog.HandsOff(),
+		Command:         []string{"/bin/sh", "-c", script, "backsnap"},
+		RepositoryClaim: r.Claim,
+		Token:           pod.ServiceAccount != "" && slices.ContainsFunc(r.Keys, func(key string) bool { return strings.HasSuffix(key, "_TOKEN_FILE") }),
 		Env: []Env{
 			{"RESTIC_CACHE_DIR", CachePath},
 			// A line every two seconds: enough to show, little to keep.
@@ -253,9 +248,9 @@ func aim(job *Job, s catalog.Snapshot, repository string) error {
 }
 
 // arguments are those of the wrapper, and after them restic's.
-func arguments(mode string, limit time.Duration, args []string) []string {
+func arguments(mode string, limit time.Duration, locks Locks, args []string) []string {
 	seconds := func(d time.Duration) string { return strconv.Itoa(max(1, int(d.Seconds()))) }
-	return append([]string{mode, seconds(patience), seconds(limit)}, args...)
+	return append([]string{mode, seconds(patience), seconds(limit), locks.Retry.String()}, args...)
 }
 
 // Host is what restic calls the machine that a claim's copies come from.

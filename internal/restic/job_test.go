@@ -33,6 +33,7 @@ func backup(s catalog.Snapshot) restic.Backup {
 		Namespace: "backsnap", Name: "data-mysql-0-0a1b2c3d-20261122-011500-x7k2", Run: run, Image: restic.DefaultImage,
 		Repository: catalog.Repository{Name: "main", Namespace: "backsnap", Secret: "main-secret", Cluster: "prod-eu"},
 		Snapshot:   s, Claim: "clone", NodeAffinity: json.RawMessage(`{"required":{}}`), Deadline: 24 * time.Hour,
+		Locks: restic.Locks{Retry: restic.DefaultRetryLock, Mark: "-0a1b2c"},
 	}
 }
 
@@ -58,8 +59,8 @@ func TestBackupJob(t *testing.T) {
 		Image:       "docker.io/restic/restic:0.19.1",
 		Command:     []string{"/bin/sh", "-c", "SCRIPT", "backsnap"},
 		Args: []string{
-			"backup", "60", "86400",
-			"backup", "--json", "--retry-lock", "10m0s",
+			"backup", "60", "86400", "10m0s",
+			"backup", "--json",
 			"--host", "prod-eu/shop/data-mysql-0", "--time", "2026-11-22 01:15:42",
 			"--tag", "backsnap", "--tag", "ns=shop", "--tag", "pvc=data-mysql-0", "--tag", "uid=c1a1",
 			"--tag", "snapshot=data-mysql-0-20261122-011500-x7k2", "--tag", "vsuid=5a1c", "--tag", "run=20261122-011500-x7k2",
@@ -70,7 +71,7 @@ func TestBackupJob(t *testing.T) {
 		Env: []restic.Env{
 			{Name: "RESTIC_CACHE_DIR", Value: "/cache"},
 			{Name: "RESTIC_PROGRESS_FPS", Value: "0.5"}, {Name: "TZ", Value: "UTC"}, {Name: "TMPDIR", Value: "/tmp"},
-			{Name: "BACKSNAP_NAMESPACE", Value: "shop"}, {Name: "BACKSNAP_COPY", Value: "vsuid=5a1c"},
+			{Name: "BACKSNAP_NAMESPACE", Value: "shop"}, {Name: "BACKSNAP_COPY", Value: "vsuid=5a1c"}, {Name: "BACKSNAP_MARK", Value: "-0a1b2c"},
 		},
 		Secret: "main-secret", Claim: "clone", NodeAffinity: json.RawMessage(`{"required":{}}`),
 		Pod:      restic.Pod{CPU: "100m", Memory: "256Mi", MemoryLimit: "1Gi", Keep: 7 * 24 * time.Hour},
@@ -103,14 +104,14 @@ func TestBackupJobOfABlockVolume(t *testing.T) {
 }
 
 func TestInitJob(t *testing.T) {
-	job, err := restic.Init{
-		Namespace: "backsnap", Name: "init-main", Image: "img", Run: run, For: "shop", Deadline: time.Minute,
+	job, err := restic.Work{
+		Step: restic.StepInit, Namespace: "backsnap", Name: "init-main", Image: "img", Run: run, For: "shop", Deadline: time.Minute,
 		Repository: catalog.Repository{Name: "main", Secret: "main-secret"},
 	}.Job()
 	must(t, err)
-	equal(t, "arguments", []string{"init", "60", "60", "init", "--json"}, job.Args)
+	equal(t, "arguments", []string{"init", "60", "60", "0s", "init", "--json"}, job.Args)
 	equal(t, "claim", "", job.Claim)
-	equal(t, "last of the environment", restic.Env{Name: "BACKSNAP_NAMESPACE", Value: "shop"}, job.Env[len(job.Env)-1])
+	equal(t, "end of the environment", []restic.Env{{Name: "BACKSNAP_NAMESPACE", Value: "shop"}, {Name: "BACKSNAP_MARK"}}, job.Env[len(job.Env)-2:])
 	equal(t, "labels", map[string]string{
 		"app.kubernetes.io/managed-by": "backsnap", "backsnap.sh/role": "mover", "backsnap.sh/run": "20261122-011500-x7k2",
 	}, job.Labels)

@@ -1,14 +1,15 @@
 # What a mover runs: restic, once, and a report of it that outlives the log.
 #
-#   sh -c THIS backsnap backup PATIENCE LIMIT RESTIC-ARGUMENTS...
-#   sh -c THIS backsnap init   PATIENCE LIMIT RESTIC-ARGUMENTS...
+#   sh -c THIS backsnap MODE PATIENCE LIMIT RETRY RESTIC-ARGUMENTS...
 #
-# PATIENCE is how many seconds the repository has to answer at all, LIMIT how
-# many the work itself may take: restic asks a bucket that does not exist again
-# and again, and prints nothing. $BACKSNAP_NAMESPACE stands in for {namespace}
-# in the repository's address: here and not in the pod's spec, because the
-# address may hold a password. $BACKSNAP_COPY is the tag that all copies of the
-# same snapshot carry: one that is whole is not made again.
+# MODE is backup, init, examine, unlock, locks, or one whose output is wanted:
+# list, stats. PATIENCE is how many seconds the repository has to answer at
+# all, LIMIT how many the work itself may take: restic asks a bucket that does
+# not exist again and again, and prints nothing. RETRY is how long to wait for
+# another's lock, 0s for not at all. $BACKSNAP_NAMESPACE stands in for
+# {namespace} in the repository's address: here and not in the pod's spec,
+# because the address may hold a password. $BACKSNAP_COPY is the tag that all
+# copies of the same snapshot carry: one that is whole is not made again.
 #
 # Kubernetes reads two dollars as one, and a name in parentheses after a dollar
 # as a variable of the pod's: neither stands here.
@@ -16,8 +17,8 @@
 # The shell is the container's first process and gets the TERM of a pod that
 # is deleted. It hands it on, so that restic removes its lock.
 set -u
-mode=$1 patience=$2 limit=$3
-shift 3
+mode=$1 patience=$2 limit=$3 retry=$4
+shift 4
 pipe=${TMPDIR:-/tmp}/backsnap.pipe
 end='backsnap: end of restic'
 child='' stopped='' step='' code=0 said=''
@@ -62,6 +63,8 @@ listen() {
 			continue
 			;;
 		'{"message_type":"error"'*) errors=$((errors + 1)) ;;
+		# What it says when it leaves snapshots out of a list, and ends with 0.
+		'Ignoring '* | 'could not load snapshots: '* | 'error printing snapshots: '*) errors=$((errors + 1)) ;;
 		esac
 		others=$((others + 1))
 		if [ "$others" -le 3 ]; then
@@ -107,6 +110,7 @@ call() {
 	case $step in
 	check) out=/dev/null ;;
 	find) out=$pipe.out ;;
+	list | stats | locks) out=$pipe.answer ;;
 	*) out=$pipe ;;
 	esac
 	restic "$@" >"$out" 2>"$pipe" 4>&- &
@@ -206,6 +210,73 @@ whole() {
 	done
 }
 
+# work runs restic in this mode. If another holds a lock it is waited for, but
+# not if that one is called like one of our own movers ($BACKSNAP_MARK): it may
+# have died, which the cluster knows, so whoever started us is asked first.
+work() {
+	call "$mode" "$limit" "$@"
+	if [ "$code" -ne 11 ] || [ "$retry" = 0s ] || [ -n "$stopped" ]; then return; fi
+	if [ -n "${BACKSNAP_MARK-}" ]; then
+		case $said in
+		*' on '*"$BACKSNAP_MARK"*) return ;;
+		esac
+	fi
+	command=$1
+	shift
+	call "$mode" "$limit" "$command" --retry-lock "$retry" "$@"
+}
+
+# locks makes all locks the answer, one JSON document after the other. One
+# that is gone when it is read is none.
+locks() {
+	call locks "$patience" list locks --no-lock
+	if [ "$code" -ne 0 ]; then return; fi
+	ids=$(cat "$pipe.answer")
+	: >"$pipe.locks"
+	for id in $ids; do
+		call locks "$patience" cat lock "$id" --no-lock
+		if [ "$code" -eq 0 ]; then
+			printf '{"id":"%s","lock":%s}\n' "$id" "$(cat "$pipe.answer")" >>"$pipe.locks"
+			continue
+		fi
+		failed=$code why=$said
+		call locks "$patience" list locks --no-lock
+		case $code:$(cat "$pipe.answer") in
+		0:*"$id"*)
+			code=$failed said=$why
+			return
+			;;
+		0:*) ;;
+		*) return ;;
+		esac
+	done
+	mv "$pipe.locks" "$pipe.answer"
+}
+
+# pass lets process ids run past $1: restic takes a lock of its own host for
+# alive while there is a process of that id. In a new container there are few.
+pass() {
+	if [ "$1" -gt 30000 ]; then return; fi
+	while :; do
+		: &
+		wait "$!"
+		if [ "$!" -gt "$1" ]; then return; fi
+	done
+}
+
+# answer puts what restic has printed into the log, packed, between two lines
+# that nobody else knows, with all that shows whether it has come through whole.
+answer() {
+	if ! gzip -c <"$pipe.answer" >"$pipe.gz" || ! base64 <"$pipe.gz" >"$pipe.text" ||
+		! sum=$(sha256sum <"$pipe.answer") || ! bytes=$(wc -c <"$pipe.answer") || ! count=$(wc -l <"$pipe.text"); then
+		code=1 said='the image lacks what packs an answer: gzip, base64, sha256sum, wc'
+		return
+	fi
+	printf 'backsnap answer %s begins\n' "$BACKSNAP_NONCE"
+	cat "$pipe.text"
+	printf 'backsnap answer %s ends lines=%d bytes=%d sha256=%s\n' "$BACKSNAP_NONCE" "$count" "$bytes" "${sum%% *}"
+}
+
 address
 case $mode in
 backup)
@@ -214,7 +285,32 @@ backup)
 	if [ "$code" -eq 0 ] && [ -n "$found" ]; then
 		said="errors=0$newline$found"
 	elif [ "$code" -eq 0 ]; then
-		call backup "$limit" "$@"
+		work "$@"
+	fi
+	;;
+examine)
+	check
+	if [ "$code" -eq 0 ]; then work "$@"; fi
+	;;
+list | stats)
+	check
+	if [ "$code" -eq 0 ]; then work "$@"; fi
+	if [ "$code" -eq 0 ]; then answer; fi
+	;;
+locks)
+	locks
+	if [ "$code" -eq 0 ]; then answer; fi
+	;;
+unlock)
+	check
+	if [ "$code" -eq 0 ]; then
+		pass "${BACKSNAP_PID:-0}"
+		work "$@"
+	fi
+	if [ "$code" -eq 0 ]; then locks; fi
+	if [ "$code" -eq 0 ]; then
+		step=unlock
+		answer
 	fi
 	;;
 init)
@@ -232,5 +328,6 @@ init)
 	;;
 *) exit 2 ;;
 esac
+rm -f "$pipe.answer" "$pipe.locks" "$pipe.gz" "$pipe.text"
 printf 'backsnap step=%s exit=%s\n%s\n' "$step" "$code" "$said" >/dev/termination-log
 exit "$code"

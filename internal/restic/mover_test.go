@@ -35,6 +35,7 @@ type container struct {
 	restic   string // what the stub does, as a case over its command
 	patience string
 	limit    string
+	retry    string
 	env      []string
 }
 
@@ -47,11 +48,11 @@ func inShells(t *testing.T, f func(t *testing.T, c *container)) {
 			if err != nil {
 				t.Skipf("no %s on this machine: apt-get install %s", shell, shell)
 			}
-			c := &container{t: t, dir: t.TempDir(), shell: []string{path}, patience: "20", limit: "20"}
+			c := &container{t: t, dir: t.TempDir(), shell: []string{path}, patience: "20", limit: "20", retry: "0s"}
 			if shell == "busybox" {
 				c.shell = append(c.shell, "sh")
 			}
-			for _, program := range []string{"cat", "mkfifo", "rm", "sleep"} {
+			for _, program := range []string{"base64", "cat", "gzip", "mkfifo", "mv", "rm", "sha256sum", "sleep", "wc"} {
 				if shell != "busybox" {
 					path, err = exec.LookPath(program)
 					must(t, err)
@@ -67,12 +68,12 @@ func inShells(t *testing.T, f func(t *testing.T, c *container)) {
 // command is the wrapper as the Job has it, but for the place of the report.
 func (c *container) command(mode string, args ...string) *exec.Cmd {
 	c.t.Helper()
-	job, err := restic.Init{Repository: catalog.Repository{Secret: "main"}}.Job()
+	job, err := restic.Work{Repository: catalog.Repository{Secret: "main"}}.Job()
 	must(c.t, err)
 	script := strings.ReplaceAll(job.Command[2], "/dev/termination-log", filepath.Join(c.dir, "termination-log"))
 	stub := fmt.Sprintf("#!/bin/sh\nDIR=%s\nprintf '%%s\\n' \"$RESTIC_REPOSITORY\" \"$@\" >\"$DIR/$1.args\"\n%s\n", c.dir, c.restic)
 	must(c.t, os.WriteFile(filepath.Join(c.dir, "restic"), []byte(stub), 0o755))
-	argv := append(append(c.shell[1:], "-c", script, "backsnap", mode, c.patience, c.limit), args...)
+	argv := append(append(c.shell[1:], "-c", script, "backsnap", mode, c.patience, c.limit, c.retry), args...)
 	cmd := exec.Command(c.shell[0], argv...)
 	cmd.Env = append([]string{"PATH=" + c.dir, "TMPDIR=" + c.dir, "RESTIC_REPOSITORY=/repo"}, c.env...)
 	return cmd
@@ -457,7 +458,7 @@ func TestReportStaysWithinATerminationMessage(t *testing.T) {
 // Kubernetes expands $$ and $(NAME) in a container's command (API reference,
 // Container): the script must read the same here and there.
 func TestMoverHoldsNothingThatKubernetesExpands(t *testing.T) {
-	job, err := restic.Init{Repository: catalog.Repository{Secret: "main"}}.Job()
+	job, err := restic.Work{Repository: catalog.Repository{Secret: "main"}}.Job()
 	must(t, err)
 	expands := regexp.MustCompile(`\$\$|\$\([-._A-Za-z0-9]+\)`)
 	equal(t, "expanded", []string(nil), expands.FindAllString(job.Command[2], -1))

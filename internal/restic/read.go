@@ -2,6 +2,7 @@ package restic
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -151,24 +152,33 @@ type Summary struct {
 
 // Steps of a mover.
 const (
-	StepCheck  = "check" // can the repository be opened
-	StepFind   = "find"  // is the copy there already
-	StepBackup = "backup"
-	StepInit   = "init"
+	StepCheck   = "check" // can the repository be opened
+	StepFind    = "find"  // is the copy there already
+	StepBackup  = "backup"
+	StepInit    = "init"
+	StepExamine = "examine" // restic's check
+	StepList    = "list"    // restic's snapshots
+	StepStats   = "stats"
+	StepLocks   = "locks" // which there are
+	StepUnlock  = "unlock"
 )
 
 // Report is what a mover left behind.
 type Report struct {
 	Step    string // the last one; "" if the mover was ended before it could say
 	Exit    Exit
-	Errors  int      // files that could not be read
+	Errors  int      // files, or snapshots, that could not be read
 	Summary *Summary // nil if no copy was made
+	// Findings is what an examination found; nil if there was none.
+	Findings *Findings
+	// Lock is what stood in the way; nil for nothing, or nothing known.
+	Lock *Lock
 	// Lines are what else restic said: the first and the last of it, without
 	// passwords. May be empty.
 	Lines []string
 }
 
-var header = regexp.MustCompile(`^backsnap step=(check|find|backup|init) exit=([0-9]{1,3})$`)
+var header = regexp.MustCompile(`^backsnap step=([a-z]+) exit=([0-9]{1,3})$`)
 
 // ReadReport reads the termination message of a mover's container that ended
 // with exit. Without a report, as when the container was killed, it is the
@@ -209,13 +219,16 @@ func (r *Report) read(line string) {
 	case "status", "verbose_status", "initialized":
 		return
 	case "summary":
-		r.Summary = said.summary()
+		r.Summary, r.Findings = said.summary(), said.findings()
 		return
 	case "error":
-		said.Message = said.Error.Message
+		said.Message = cmp.Or(said.Error.Message, said.Message)
 		if said.Item != "" && !strings.Contains(said.Message, said.Item) {
 			said.Message = said.Item + ": " + said.Message
 		}
+	}
+	if lock := blockedBy(said.Message); lock != nil {
+		r.Lock = lock
 	}
 	for text := range strings.Lines(said.Message) {
 		r.quote(strings.TrimSpace(text))
@@ -249,6 +262,27 @@ type message struct {
 	Added    int64   `json:"data_added_packed"`
 	Files    int64   `json:"total_files_processed"`
 	Took     float64 `json:"total_duration"` // seconds
+
+	Problems *int     `json:"num_errors"` // of check
+	Broken   []string `json:"broken_packs"`
+	Repair   bool     `json:"suggest_repair_index"`
+	Prune    bool     `json:"suggest_prune"`
+}
+
+// Findings is what restic found when it examined a repository.
+type Findings struct {
+	Errors      int      `json:"errors"`
+	BrokenPacks []string `json:"brokenPacks,omitempty"`
+	RepairIndex bool     `json:"repairIndex,omitempty"` // restic repair index would help
+	Prune       bool     `json:"prune,omitempty"`       // restic prune would free room
+}
+
+// findings is nil if it is no summary of an examination.
+func (m message) findings() *Findings {
+	if m.Problems == nil {
+		return nil
+	}
+	return &Findings{Errors: *m.Problems, BrokenPacks: m.Broken, RepairIndex: m.Repair, Prune: m.Prune}
 }
 
 var snapshotID = regexp.MustCompile(`^[0-9a-f]{64}$`)
@@ -271,9 +305,18 @@ var userinfo = regexp.MustCompile(`://\S*@`)
 func scrub(text string) string { return userinfo.ReplaceAllString(text, "://") }
 
 // Err is why the mover did not do what it was for, nil if it did: a backup is
-// done when its exit code is 0 and it names its snapshot.
+// done when its exit code is 0 and it names its snapshot, a list when restic
+// left nothing out, an examination when it found nothing.
 func (r Report) Err(want string) error {
-	done := r.Exit == ExitOK && r.Step == want && (want != StepBackup || r.Summary != nil)
+	done := r.Exit == ExitOK && r.Step == want
+	switch want {
+	case StepBackup:
+		done = done && r.Summary != nil
+	case StepExamine:
+		done = done && r.Findings != nil && r.Findings.Errors == 0
+	case StepList:
+		done = done && r.Errors == 0
+	}
 	if done || want == StepInit && r.Existed() || want == StepBackup && r.Found() {
 		return nil
 	}
@@ -287,6 +330,12 @@ func (r Report) Existed() bool { return r.Step == StepCheck && r.Exit == ExitOK 
 // summary is then that of the copy, without Files and Took.
 func (r Report) Found() bool { return r.Step == StepFind && r.Exit == ExitOK && r.Summary != nil }
 
+// Damaged reports whether an examination found faults. restic counts one fault
+// too where it could not look at all; then it does not name it.
+func (r Report) Damaged() bool {
+	return r.Step == StepExamine && r.Exit == ExitFailed && r.Findings != nil && r.Errors > 0
+}
+
 // Error is a mover that failed, in restic's own words.
 type Error struct{ Report Report }
 
@@ -296,6 +345,10 @@ func (e *Error) Error() string {
 	switch {
 	case e.Report.Exit == ExitTimeout && e.Report.Step == StepCheck:
 		text = fmt.Sprintf("the repository did not answer within %s; does its bucket exist?", patience)
+	case e.Report.Step == StepList && e.Report.Errors > 0:
+		text = fmt.Sprintf("restic left %d snapshots out that it could not read", e.Report.Errors)
+	case e.Report.Damaged():
+		text = fmt.Sprintf("restic found %d errors in it", e.Report.Findings.Errors)
 	case e.Report.Exit == ExitOK:
 		text = "restic ended without a summary"
 	case e.Report.Exit == ExitPartial && e.Report.Errors > 0:

@@ -99,13 +99,19 @@ func Namespace(t testing.TB) string {
 	t.Helper()
 	name := Random("e2e")
 	Kubectl(t, "create", "namespace", name)
+	Own(t, name)
+	return name
+}
+
+// Own makes a namespace that the test has made go with it.
+func Own(t testing.TB, name string) {
+	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() {
 			dump(t, name)
 		}
-		cleanup(t, "delete", "namespace", name, "--wait=false")
+		cleanup(t, "delete", "namespace", name, "--wait=false", "--ignore-not-found")
 	})
-	return name
 }
 
 // dump logs what a failed test left.

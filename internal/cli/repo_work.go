@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/offsite"
+	"github.com/backsnap/kubectl-backsnap/internal/restic"
+)
+
+// workFlags are those of commands that have a mover work on a repository.
+type workFlags struct {
+	progressFlags
+	backupNamespace, namespace, image string
+	timeout, retryLock                time.Duration
+}
+
+// add adds the flags; waits says that the work may have to wait for a lock.
+func (f *workFlags) add(cmd *cobra.Command, timeout time.Duration, waits bool) {
+	flags := cmd.Flags()
+	f.progressFlags.add(flags)
+	addBackupNamespace(cmd, &f.backupNamespace)
+	flags.StringVar(&f.namespace, "for-namespace", "", "What {namespace} in the address stands for")
+	flags.StringVar(&f.image, "restic-image", offsite.DefaultImage, "Image of the mover")
+	flags.DurationVar(&f.timeout, "timeout", timeout, "The longest it may take")
+	if waits {
+		flags.DurationVar(&f.retryLock, "retry-lock", restic.DefaultRetryLock, "How long to wait for another's lock")
+	}
+}
+
+// check refuses values that make no sense.
+func (f *workFlags) check() error {
+	if f.timeout < time.Second {
+		return fmt.Errorf("timeout %s: want at least 1s", f.timeout)
+	}
+	if f.retryLock < 0 {
+		return fmt.Errorf("retry-lock %s: must not be negative", f.retryLock)
+	}
+	return nil
+}
+
+// requests are the work on the repositories of these names.
+func (f *workFlags) requests(ctx context.Context, env *Env, cluster Cluster, names ...string) ([]offsite.WorkRequest, error) {
+	repositories, err := cluster.Repositories(ctx, f.backupNamespace)
+	if err != nil {
+		return nil, err
+	}
+	run, err := catalog.NewRun(env.Now(), env.Random)
+	if err != nil {
+		return nil, err
+	}
+	var nonce [16]byte
+	if _, err := io.ReadFull(env.Random, nonce[:]); err != nil {
+		return nil, fmt.Errorf("draw nonce: %w", err)
+	}
+	var requests []offsite.WorkRequest
+	for _, name := range names {
+		repository, err := offsite.Find(repositories, name)
+		if err != nil {
+			return nil, err
+		}
+		requests = append(requests, offsite.WorkRequest{
+			Run: run, Repository: repository, Namespace: f.namespace, Image: f.image, Deadline: f.timeout, RetryLock: f.retryLock,
+			Nonce: hex.EncodeToString(nonce[:]),
+		})
+	}
+	return requests, nil
+}
+
+// tend reads the flags and has work done on the repository of that name.
+func (f *workFlags) tend(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags, name string, work func(Cluster, offsite.WorkRequest, catalog.Watcher) error) error {
+	if err := f.check(); err != nil {
+		return usageError(cmd, err)
+	}
+	show, err := f.progressFlags.show(env)
+	if err != nil {
+		return usageError(cmd, err)
+	}
+	defer show.Close()
+	cluster, err := env.Connect(config)
+	if err != nil {
+		return err
+	}
+	requests, err := f.requests(cmd.Context(), env, cluster, name)
+	if err != nil {
+		return err
+	}
+	return work(cluster, requests[0], show)
+}

@@ -1,0 +1,132 @@
+package offsite
+
+import (
+	"cmp"
+	"context"
+	"path"
+	"slices"
+	"time"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/restic"
+)
+
+// Check has restic examine the repository: its structure, and the data of
+// subset, in restic's words for --read-data-subset (`1/7`, `5%`, `10G`); "" for
+// none. Faults are a catalog.Failure of CodeDamaged.
+func Check(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, subset string, w catalog.Watcher) (restic.Findings, error) {
+	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not examined", again: "kubectl backsnap repo check " + r.Repository.Name}
+	if err := t.ready(); err != nil {
+		return restic.Findings{}, err
+	}
+	var args []string
+	if subset != "" {
+		args = []string{"--read-data-subset", subset}
+	}
+	report, _, err := t.work(ctx, restic.StepExamine, args...)
+	if report.Findings == nil {
+		report.Findings = &restic.Findings{}
+	}
+	if report.Damaged() {
+		t.undone = "is damaged"
+	}
+	if err != nil {
+		return *report.Findings, t.failed(ctx, err)
+	}
+	return *report.Findings, nil
+}
+
+// ReadStats has restic count what the repository holds.
+func ReadStats(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, w catalog.Watcher) (restic.Stats, error) {
+	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not counted", again: "kubectl backsnap repo stats " + r.Repository.Name}
+	if err := t.ready(); err != nil {
+		return restic.Stats{}, err
+	}
+	_, answer, err := t.work(ctx, restic.StepStats)
+	if err != nil {
+		return restic.Stats{}, t.failed(ctx, err)
+	}
+	stats, err := restic.ReadStats(answer)
+	if err != nil {
+		return restic.Stats{}, t.failed(ctx, err)
+	}
+	return stats, nil
+}
+
+// List is what lies in the repository of the cluster of that name, "" for this
+// one: each of our copies as the snapshot that it was made of, with that copy
+// alone. It is all of them, or an error: mostly a catalog.Failure of
+// CodeListing.
+func List(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, cluster string, w catalog.Watcher) ([]catalog.Snapshot, error) {
+	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not listed", again: "kubectl backsnap list --from-repository " + r.Repository.Name}
+	if err := t.ready(); err != nil {
+		return nil, err
+	}
+	_, answer, err := t.work(ctx, restic.StepList)
+	if err != nil {
+		return nil, t.failed(ctx, err)
+	}
+	listed, err := restic.ReadSnapshots(answer)
+	if err != nil {
+		return nil, t.failed(ctx, err)
+	}
+	var found []catalog.Snapshot
+	for _, s := range listed {
+		if s.Ours(cmp.Or(cluster, r.Repository.Cluster)) {
+			found = append(found, copied(s, r.Repository.Name))
+		}
+	}
+	return found, nil
+}
+
+// copied is the snapshot that the copy s was made of, as far as its tags tell.
+func copied(s restic.Snapshot, repository string) catalog.Snapshot {
+	shot := catalog.Snapshot{
+		Namespace: s.Tag("ns"), Name: s.Tag("snapshot"), UID: s.Tag("vsuid"), Claim: s.Tag("pvc"),
+		Run: catalog.Run(s.Tag("run")), Consistency: catalog.Consistency(s.Tag("consistency")), Retain: s.Tag("retain"),
+		Cut: s.Time, Created: s.Time, CopyOnly: true,
+		Copies: []catalog.Copy{{Repository: repository, Snapshot: s.ID, Bytes: s.Bytes, Added: s.Added, Finished: s.Ended}},
+	}
+	tag := s.Tag("record")
+	if tag == "" {
+		return shot
+	}
+	record, err := catalog.ReadTag(tag)
+	if err != nil {
+		shot.Err = err.Error()
+	}
+	if record != nil {
+		shot.Record, shot.Claim, shot.RestoreSize, shot.Class = record, record.Claim.Name, record.RestoreSize, record.SnapshotClass
+	}
+	return shot
+}
+
+// Merge puts together what the cluster has and what lies in the repositories
+// of these names. Of a copy the repository is the truth: one on record that
+// does not lie there is left out.
+func Merge(cluster, repositories []catalog.Snapshot, names []string) []catalog.Snapshot {
+	merged := slices.Clone(cluster)
+	at := map[string]int{}
+	for i, s := range merged {
+		merged[i].Copies = slices.DeleteFunc(slices.Clone(s.Copies), func(c catalog.Copy) bool { return slices.Contains(names, c.Repository) })
+		at[identity(s)] = i
+	}
+	for _, s := range repositories {
+		i, found := at[identity(s)]
+		if !found || s.UID == "" { // whose it is, no tag says
+			at[identity(s)] = len(merged)
+			merged = append(merged, s)
+			continue
+		}
+		merged[i].Copies = append(merged[i].Copies, s.Copies...)
+	}
+	for _, s := range merged {
+		slices.SortStableFunc(s.Copies, func(a, b catalog.Copy) int { return cmp.Compare(a.Repository, b.Repository) })
+	}
+	return merged
+}
+
+// identity tells snapshots apart: by UID, which no two clusters share.
+func identity(s catalog.Snapshot) string {
+	return path.Join(s.Namespace, s.Name, s.UID)
+}
