@@ -188,9 +188,18 @@ func describeAll(ctx context.Context, c Cluster, snapshots []catalog.Snapshot, b
 	if err := tolerate(err); err != nil {
 		return nil, err
 	}
-	movers, err := c.Movers(ctx, backupNamespace)
-	if err := tolerate(err); err != nil {
-		return nil, err
+	places := []string{backupNamespace} // where movers of the snapshots may stand
+	for _, s := range snapshots {
+		places = append(places, s.Namespace)
+	}
+	slices.Sort(places)
+	var movers []restic.Mover
+	for _, place := range slices.Compact(places) {
+		standing, err := c.Movers(ctx, place)
+		if err := tolerate(err); err != nil {
+			return nil, err
+		}
+		movers = append(movers, standing...)
 	}
 	all := []description{}
 	for _, s := range snapshots {
@@ -226,7 +235,7 @@ func descriptionOf(s catalog.Snapshot, notices []catalog.Notice, now time.Time) 
 func moversOf(s catalog.Snapshot, movers []restic.Mover) []moverDoc {
 	var found []moverDoc
 	for _, m := range movers {
-		if m.Source.UID == s.UID {
+		if m.Job && m.Source.UID == s.UID {
 			found = append(found, moverDoc{Repository: m.Source.Repository, Job: m.Namespace + "/" + m.Name, Finished: m.Finished})
 		}
 	}

@@ -111,10 +111,12 @@ var documents = []struct {
 	value   any
 }{
 	{"snapshot", report{}},
+	{"copy", report{}},
 	{"list", restorePointList{}},
 	{"describe", descriptionList{}},
 	{"repo list", repositoryList{}},
 	{"repo init", repositoryDoc{}},
+	{"abort", abortDoc{}},
 	{"version", versionDoc{}},
 	{"--progress=json, one a line on standard error", line{}},
 }

@@ -40,6 +40,21 @@ func TestReadmeIsGenerated(t *testing.T) {
 	}
 }
 
+// Every command that prints documents has them in `help json`.
+func TestEveryDocumentIsExplained(t *testing.T) {
+	explained := map[string]bool{}
+	for _, d := range documents {
+		explained[d.command] = true
+	}
+	root := New(&Env{Getenv: func(string) string { return "" }})
+	visit(root, func(cmd *cobra.Command) {
+		name := strings.TrimPrefix(cmd.CommandPath(), root.DisplayName()+" ")
+		if cmd.Flags().Lookup("output") != nil && !explained[name] {
+			t.Errorf("the documents of %s are not explained", name)
+		}
+	})
+}
+
 func exitCodeTable() string {
 	var b strings.Builder
 	b.WriteString("\n| code | meaning | a CronJob is to |\n|---|---|---|\n")
