@@ -319,6 +319,7 @@ func TestAMoverThatIsKilledOrEvictedTriesAgain(t *testing.T) {
 		"create", "--raw", fmt.Sprintf("/api/v1/namespaces/%s/pods/%s/eviction", namespace, second), "-f", "-")
 	run.ends(t, 0)
 	nothingLeft(t, namespace, "data")
+	kit.Day{Group: "Mover", What: "mover killed, the next one evicted"}.Seen(t)
 }
 
 // mover is the mover's pod in namespace that runs and is not the one named before.

@@ -2,6 +2,8 @@ package faults_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -91,6 +93,21 @@ func TestBadDaysOfTheCluster(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOutputPipeClosed: nobody reads what it says. A run is not given up for
+// that, and ends as it would have.
+func TestOutputPipeClosed(t *testing.T) {
+	t.Parallel()
+	namespace := claim(t)
+	code := filepath.Join(t.TempDir(), "code")
+	kit.Command(t, nil, "", "sh", "-c", `{ kubectl-backsnap snapshot -n "$0" --repository none; echo $? >"$1"; } 2>&1 | true`, namespace, code)
+	if text, err := os.ReadFile(code); err != nil || string(text) != "0\n" {
+		t.Errorf("exit %q, %v; want 0", text, err)
+	}
+	run := strings.TrimSpace(kit.Kubectl(t, "get", "volumesnapshot", "-n", namespace, "-o", `jsonpath={.items[*].metadata.labels.backsnap\.sh/run}`))
+	kit.NothingLeft(t, run, "")
+	kit.Day{Group: "Cluster", What: "output pipe closed"}.Seen(t)
 }
 
 // reader is a user who may look at these and at snapshots, and do nothing.

@@ -189,7 +189,7 @@ func TestBadDaysOfAPod(t *testing.T) {
 			uid := kit.Kubectl(t, "get", "pod", db.Pod(), "-n", db.Namespace, "-o", "jsonpath={.metadata.uid}")
 			dumpTool(t, db, `"$0.away" "$@" | head -c 700; sleep 100000`)
 			_, wait := kit.Background(t, snapshot...)
-			dumping(t, db)
+			halfWay(t, db)
 			if what == "pod evicted during the dump" { // once is enough
 				busy := kit.Day{Group: "Cluster", What: "two runs at once", Exit: 6, Code: "BS035", Says: []string{"run "}}
 				busy.Check(t, nil, kit.Backsnap(t, snapshot...))
@@ -206,6 +206,18 @@ func TestBadDaysOfAPod(t *testing.T) {
 	// Nobody could remove the half dump of a pod that was killed. The next run does.
 	kit.Snapshot(t, 0, snapshot[3:]...)
 	db.NoParts(t)
+}
+
+// halfWay waits until some of a database, and not only of the globals before
+// it, has been dumped.
+func halfWay(t *testing.T, db kit.Database) {
+	t.Helper()
+	kit.Until(t, "half a dump", func() string {
+		if kit.Exec(t, db.Namespace, db.Pod(), "find "+postgresData+" -maxdepth 1 -name '.backsnap-*-2.dump.part' -size +0c") == "" {
+			return "nothing yet"
+		}
+		return ""
+	})
 }
 
 // comesBack waits until the database has a pod that is not the one with uid.

@@ -63,7 +63,7 @@ endpoints: [%s]
 func RestServer(t testing.TB, flags ...string) string {
 	t.Helper()
 	namespace := Namespace(t)
-	command := append([]string{"/rest-server", "--path", "/tmp/repositories", "--no-auth", "--listen", ":8000"}, flags...)
+	command := append([]string{"/rest-server", "--path", "/repositories", "--no-auth", "--listen", ":8000"}, flags...)
 	Apply(t, fmt.Sprintf(`
 apiVersion: v1
 kind: Pod
@@ -76,8 +76,8 @@ spec:
       imagePullPolicy: IfNotPresent
       command: [%[2]s]
       readinessProbe: {tcpSocket: {port: 8000}, periodSeconds: 1}
-      volumeMounts: [{name: program, mountPath: /rest-server}]
-  volumes: [{name: program, hostPath: {path: %[3]s, type: File}}]
+      volumeMounts: [{name: program, mountPath: /rest-server}, {name: data, mountPath: /repositories}]
+  volumes: [{name: program, hostPath: {path: %[3]s, type: File}}, {name: data, emptyDir: {}}]
 ---
 apiVersion: v1
 kind: Service
