@@ -202,7 +202,7 @@ func hungry(t *testing.T, namespace string) {
 		r := kit.Command(t, nil, "", "kubectl", "exec", "-n", namespace, pod, "--", "sh", "-c", "dd if=/dev/zero of=/dev/shm/full bs=1M")
 		return fmt.Sprintf("exec ends with %d: %s", r.Code, r.Stderr)
 	})
-	run.says(t, "next: ", "kubectl backsnap snapshot data -n "+namespace, "--mover-limits=memory=128Mi")
+	run.says(t, "next: ", "-n "+namespace+" --in-namespace --mover-limits=memory=128Mi")
 	run.ends(t, 3)
 	nothingLeft(t, namespace, "data")
 }
