@@ -270,3 +270,40 @@ func TestTwoRunsAtOnce(t *testing.T) {
 		t.Errorf("left: %s", left)
 	}
 }
+
+// TestTheAPIServerGoesAway: it does so after each write of one run, whose
+// answer is lost with all watches, and refuses the next requests too. The run
+// comes through all the same, and nothing is made twice or left.
+func TestTheAPIServerGoesAway(t *testing.T) {
+	t.Parallel()
+	repository, namespace := plain(t)
+	var mu sync.Mutex
+	lost := map[string]bool{}
+	var proxy *kit.Proxy
+	proxy = kit.NewProxy(t, func(r kube.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		what := r.Verb + " " + r.Path
+		if r.Resource != "leases" && !lost[what] {
+			lost[what] = true
+			proxy.Away(2)
+		}
+	})
+	r := kit.BacksnapWith(t, []string{"KUBECONFIG=" + proxy.Kubeconfig}, "snapshot", "-n", namespace, "--backup-namespace", repository.Namespace, "-o", "json")
+	run := kit.ReadRun(t, 0, r)
+	if item := run.Of(t, "data"); item.State != "Protected" || len(item.Copies) != 1 || item.Copies[0].State != "Ok" {
+		t.Errorf("item %+v", item)
+	}
+	if len(lost) < 10 {
+		t.Errorf("it was away after %d writes only: %v", len(lost), lost)
+	}
+	if n := len(strings.Fields(kit.Names(t, namespace, "volumesnapshot"))); n != 1 {
+		t.Errorf("%d snapshots", n)
+	}
+	if n := len(repository.Snapshots(t)); n != 1 {
+		t.Errorf("%d copies in the repository", n)
+	}
+	if left := kit.Names(t, repository.Namespace, backupOnly) + kit.Names(t, namespace, "lease"); left != "" {
+		t.Errorf("left: %s", left)
+	}
+}

@@ -1,12 +1,14 @@
 package kit
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"k8s.io/client-go/rest"
@@ -21,6 +23,8 @@ import (
 type Proxy struct {
 	Kubeconfig string
 	recorder   *kube.Recorder
+	front      *httptest.Server
+	dropped    atomic.Int64 // requests that are still to be dropped
 }
 
 // NewProxy starts a proxy on loopback. after, which may be nil, is called
@@ -37,14 +41,28 @@ func NewProxy(t testing.TB, after func(kube.Request)) *Proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	front := httptest.NewServer(&httputil.ReverseProxy{
+	forward := &httputil.ReverseProxy{
 		Transport:     transport,
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(server) },
 		FlushInterval: -1, // watches are streams
-	})
-	t.Cleanup(front.CloseClientConnections)
-	p.Kubeconfig = kubeconfig(t, front.URL)
+	}
+	p.front = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p.dropped.Add(-1) >= 0 {
+			panic(http.ErrAbortHandler) // closes the connection without an answer
+		}
+		forward.ServeHTTP(w, r)
+	}))
+	t.Cleanup(p.front.CloseClientConnections)
+	p.Kubeconfig = kubeconfig(t, p.front.URL)
 	return p
+}
+
+// Away makes the API server seem to go away: every connection is cut, those of
+// watches and of requests that wait for an answer too, and so are the next
+// requests.
+func (p *Proxy) Away(requests int) {
+	p.dropped.Store(int64(requests))
+	p.front.CloseClientConnections()
 }
 
 // Requests are those answered so far.
