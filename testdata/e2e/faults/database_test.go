@@ -188,6 +188,8 @@ func TestBadDaysOfAPod(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			uid := kit.Kubectl(t, "get", "pod", db.Pod(), "-n", db.Namespace, "-o", "jsonpath={.metadata.uid}")
 			dumpTool(t, db, `"$0.away" "$@" | head -c 700; sleep 100000`)
+			// What the pod before has left must not be taken for this one's.
+			kit.Exec(t, db.Namespace, db.Pod(), "rm -f "+postgresData+"/.backsnap-*.part")
 			_, wait := kit.Background(t, snapshot...)
 			halfWay(t, db)
 			if what == "pod evicted during the dump" { // once is enough
