@@ -102,6 +102,34 @@ func TestCopyFillsTheGap(t *testing.T) {
 	}
 }
 
+// TestCopyOfARepositoryThatIsDown: nothing answers where one of two is to be.
+// The mover waits a minute for it, and so does this.
+func TestCopyOfARepositoryThatIsDown(t *testing.T) {
+	if os.Getenv("BACKSNAP_FAULTS") != "all" {
+		t.Skip("waits a minute: make faults")
+	}
+	t.Parallel()
+	main := kit.NewRepository(t, "one password")
+	second := kit.AddRepository(t, main.Namespace, "second", "another password")
+	namespace := kit.Namespace(t)
+	kit.Claim(t, namespace, "data", "")
+	kit.Bound(t, namespace, "data")
+	in := []string{"-n", namespace, "--backup-namespace", main.Namespace}
+	kit.Kubectl(t, "patch", "secret", "second", "-n", main.Namespace, "-p", `{"stringData":{"RESTIC_REPOSITORY":"s3:http://s3.backup-storage.svc:9/nothing"}}`)
+	taken := kit.Snapshot(t, 3, in...).Of(t, "data")
+	if len(taken.Copies) != 2 || taken.Copies[0].State != "Ok" || taken.Copies[1].Code != "BS055" {
+		t.Fatalf("item %+v", taken)
+	}
+	second.Secret(t)
+	filled := copyAgain(t, 0, in...).Of(t, "data")
+	if filled.Snapshot != taken.Snapshot || len(filled.Copies) != 2 || filled.Copies[0].State != "AlreadyThere" || filled.Copies[1].State != "Ok" {
+		t.Errorf("item %+v", filled)
+	}
+	if left := kit.Names(t, main.Namespace, "job,pod,pvc,volumesnapshot"); left != "" {
+		t.Errorf("left in the backup namespace: %s", left)
+	}
+}
+
 // record is what stands on a snapshot of its copies.
 func record(t *testing.T, namespace, snapshot string) string {
 	t.Helper()
