@@ -163,7 +163,13 @@ func TestTroublesOfMoversAreNamedWithTheirCause(t *testing.T) {
 	t.Parallel()
 	repository := kit.NewRepository(t, "repository password")
 	t.Run("more", func(t *testing.T) { // returns when all of them have ended
-		t.Run("want of memory", func(t *testing.T) { t.Parallel(); hungry(t, beside(t, repository)) })
+		t.Run("want of memory", func(t *testing.T) {
+			if os.Getenv("BACKSNAP_FAULTS") != "all" {
+				t.Skip("takes the node's memory: make faults")
+			}
+			t.Parallel()
+			hungry(t, beside(t, repository))
+		})
 		t.Run("quota and LimitRange", func(t *testing.T) { t.Parallel(); quotas(t, beside(t, repository)) })
 		t.Run("Pod Security", func(t *testing.T) { t.Parallel(); restricted(t, repository) })
 		t.Run("a claim that is not there, an image that is not there", func(t *testing.T) {
