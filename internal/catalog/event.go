@@ -14,6 +14,7 @@ const (
 	PhaseBarrier  Phase = "barrier"
 	PhaseSnapshot Phase = "snapshot"
 	PhaseUpload   Phase = "upload"
+	PhaseRestore  Phase = "restore"
 	PhaseResult   Phase = "result"
 )
 

@@ -12,6 +12,7 @@ type Code string
 
 // The codes. What each means, and what to do, stands in docs/troubleshooting.md.
 const (
+	CodeNoSource     Code = "BS001" // restore without a source
 	CodeUsage        Code = "BS002" // the command line is wrong
 	CodeNoAPI        Code = "BS003" // server has no VolumeSnapshot API
 	CodeNotFound     Code = "BS004" // a target does not exist
@@ -37,6 +38,9 @@ const (
 	CodeSecretTaken  Code = "BS058" // another Secret stands where a repository's is to be made
 	CodeDamaged      Code = "BS059" // restic found faults in a repository
 	CodeUnconfirmed  Code = "BS071" // nobody has said yes
+	CodeNoSet        Code = "BS061" // no complete set at or before the time asked
+	CodeExists       Code = "BS062" // the claim to restore into is there already
+	CodeDiffers      Code = "BS063" // what was restored is not what the copy holds
 	CodeInterrupted  Code = "BS090" // ^C or SIGTERM
 	CodeInternal     Code = "BS099" // a bug
 )

@@ -37,6 +37,10 @@ type Source struct {
 	Snapshot   string `json:"snapshot"` // name of the VolumeSnapshot
 	UID        string `json:"uid"`      // of the VolumeSnapshot
 	Repository string `json:"repository"`
+	// Restores is the claim that a mover of a restore fills; "" for a copy.
+	// Namespace is then where that claim is to be: whoever holds it may remove
+	// what a dead run has left.
+	Restores string `json:"restores,omitempty"`
 }
 
 // ReadSource reads a source; the zero value without an error for "", as on
@@ -52,12 +56,26 @@ func ReadSource(text string) (Source, error) {
 	return s, nil
 }
 
+// AnnotationReclaim stands on a PersistentVolume that a restore hands to its
+// claim, and is the reclaim policy that it had before and will have again.
+const AnnotationReclaim = "backsnap.sh/reclaim"
+
 // StorageClass is what matters of a StorageClass to those who make volumes.
 type StorageClass struct {
-	Name string
+	Name   string
+	Driver string // that makes its volumes
 	// WaitsForConsumer: a volume is made where the first pod that mounts it
 	// is scheduled.
 	WaitsForConsumer bool
 	// Retains: a volume outlives its claim.
 	Retains bool
+}
+
+// Volume is what matters of a PersistentVolume to those who hand it from one
+// claim to another.
+type Volume struct {
+	Name    string
+	Run     Run    // that hands it over
+	Reclaim string // Delete or Retain: what becomes of it when its claim goes
+	Claim   Claim  // whose it is; Namespace, Name and UID alone
 }

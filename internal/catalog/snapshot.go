@@ -76,11 +76,13 @@ func (s Snapshot) Unfinished() bool {
 
 // Copy is one off-site copy of a snapshot.
 type Copy struct {
-	Repository string    `json:"repository"`
-	Snapshot   string    `json:"snapshot"` // restic's snapshot id, 64 hexadecimal digits
-	Bytes      int64     `json:"bytes"`    // of data read
-	Added      int64     `json:"added"`    // stored in the repository, compressed
-	Finished   time.Time `json:"finished"`
+	Repository string `json:"repository"`
+	Snapshot   string `json:"snapshot"` // restic's snapshot id, 64 hexadecimal digits
+	Bytes      int64  `json:"bytes"`    // of data read
+	// Files are the regular files in it; 0 where nobody counted.
+	Files    int64     `json:"files,omitempty"`
+	Added    int64     `json:"added"` // stored in the repository, compressed
+	Finished time.Time `json:"finished"`
 }
 
 // Labels are s as the labels of its VolumeSnapshot and its content. The map is

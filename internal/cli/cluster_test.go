@@ -315,7 +315,10 @@ func (c *cluster) Delete(_ context.Context, s catalog.Snapshot) error {
 }
 
 func (c *cluster) StorageClass(_ context.Context, name string) (catalog.StorageClass, error) {
-	return catalog.StorageClass{Name: name}, nil
+	if name == "gone" {
+		return catalog.StorageClass{}, catalog.ErrGone
+	}
+	return catalog.StorageClass{Name: name, WaitsForConsumer: name == "waits"}, nil
 }
 
 // mover is the one of that name, made if need be.
@@ -383,7 +386,8 @@ func (c *cluster) FollowMover(ctx context.Context, _, name, _ string, seen func(
 	m, job := *c.mover(name), c.jobs[name]
 	c.mu.Unlock()
 	pod := name + "-abcde"
-	if len(job.Args) > 0 && m.Restic.Stuck == "" && job.Args[0] != restic.StepBackup && job.Args[0] != restic.StepInit {
+	moved := []string{restic.StepBackup, restic.StepInit, restic.StepRestore}
+	if len(job.Args) > 0 && m.Restic.Stuck == "" && !slices.Contains(moved, job.Args[0]) {
 		return c.tend(pod, job), nil
 	}
 	if m.Restic.Stuck != "" {
@@ -399,7 +403,7 @@ func (c *cluster) FollowMover(ctx context.Context, _, name, _ string, seen func(
 	case <-ctx.Done():
 		return restic.End{}, context.Cause(ctx)
 	}
-	end := restic.End{Pod: pod, Exit: m.Restic.Exit, Text: c.report(m), Finished: c.now()}
+	end := restic.End{Pod: pod, Exit: m.Restic.Exit, Text: c.report(m, job), Finished: c.now()}
 	if end.Exit != 0 {
 		end.Reason = "BackoffLimitExceeded"
 	}
@@ -407,9 +411,12 @@ func (c *cluster) FollowMover(ctx context.Context, _, name, _ string, seen func(
 }
 
 // report is the termination message of a mover.
-func (c *cluster) report(m worldMover) string {
+func (c *cluster) report(m worldMover, job restic.Job) string {
 	step := "backup"
-	if m.Snapshot == "" {
+	switch {
+	case len(job.Args) > 0 && job.Args[0] == restic.StepRestore:
+		return restoreReport(m)
+	case m.Snapshot == "":
 		if step = "init"; m.Restic.Exists || m.Restic.Exit == 12 || m.Restic.Exit == 11 {
 			step = "check"
 		}
@@ -423,6 +430,83 @@ func (c *cluster) report(m worldMover) string {
 		text += fmt.Sprintf(`{"message_type":"summary","snapshot_id":"%s","total_bytes_processed":104857600,"data_added_packed":41943040,"total_files_processed":3,"total_duration":1.5}`, hex.EncodeToString(sum[:])) + "\n"
 	}
 	return text
+}
+
+// restoreReport is that of a mover that restores the gibibyte of a copy.
+func restoreReport(m worldMover) string {
+	text := fmt.Sprintf("backsnap step=restore exit=%d\n", m.Restic.Exit)
+	if m.Restic.Says != "" {
+		text += m.Restic.Says + "\n"
+	}
+	if m.Restic.Exit == 0 {
+		text += `{"message_type":"summary","total_files":5,"files_restored":5,"total_bytes":1073741824,"bytes_restored":1073741824}` + "\n"
+		text += fmt.Sprintf("counted files=3 bytes=%d\n", 1<<30-m.Restic.Lacks)
+	}
+	return text
+}
+
+func (c *cluster) TryClaim(_ context.Context, claim catalog.Claim) error {
+	if claim.Name == c.w.Storage.FailCreate {
+		return errors.New("exceeded quota: storage")
+	}
+	return nil
+}
+
+func (c *cluster) MakeClaim(_ context.Context, claim catalog.Claim, snapshot string) (string, error) {
+	name := claim.Namespace + "/" + claim.Name
+	if claim.Role == catalog.RoleClone {
+		c.change(func() { m := c.mover(claim.Name); m.Parts = append(m.Parts, "clone") })
+		return "uid-" + claim.Name, nil
+	}
+	from := cmp.Or(snapshot, claim.Volume)
+	c.did("claim %s of %d bytes, class %s, %s, from %s, labels %v", name, claim.Request, claim.StorageClass, strings.Join(claim.AccessModes, ","), from, claim.Labels)
+	c.change(func() { c.w.Restored = append(c.w.Restored, name) })
+	return "uid-" + claim.Name, nil
+}
+
+func (c *cluster) AwaitBound(ctx context.Context, _, name string, trouble func(restic.Trouble)) error {
+	c.reached("bind")
+	if name == c.w.Storage.Never {
+		trouble(restic.Trouble{Reason: "ProvisioningFailed", Message: c.w.Storage.Says})
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	select {
+	case <-time.After(5 * time.Second):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (c *cluster) RemoveClaim(_ context.Context, namespace, name, _ string) error {
+	if namespace == "backsnap" {
+		return c.remove(name, "clone")
+	}
+	c.change(func() {
+		c.w.Restored = slices.DeleteFunc(c.w.Restored, func(there string) bool { return there == namespace+"/"+name })
+	})
+	return nil
+}
+
+func (c *cluster) Current(_ context.Context, s catalog.Snapshot) (catalog.Snapshot, error) {
+	return s, nil
+}
+
+func (c *cluster) KeepVolume(_ context.Context, claim catalog.Claim, _ map[string]string) (catalog.Volume, error) {
+	return catalog.Volume{Name: "pv-" + claim.Name, Reclaim: "Delete", Claim: claim}, nil
+}
+
+func (c *cluster) KeptVolumes(context.Context, string) ([]catalog.Volume, error) { return nil, nil }
+
+func (c *cluster) HandVolume(_ context.Context, v catalog.Volume, claim catalog.Claim) error {
+	c.did("volume %s to %s/%s", v.Name, claim.Namespace, claim.Name)
+	return nil
+}
+
+func (c *cluster) LetVolume(_ context.Context, name, policy string) error {
+	c.did("volume %s: %s", name, policy)
+	return nil
 }
 
 func (c *cluster) MoverLog(_ context.Context, _, pod string) (io.ReadCloser, error) {
@@ -474,6 +558,8 @@ func (c *cluster) Movers(_ context.Context, namespace string) ([]restic.Mover, e
 		c.did("movers were looked for in %s", namespace)
 		return nil, nil
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var found []restic.Mover
 	for _, m := range c.w.Movers {
 		namespace, name := split(m.Snapshot)

@@ -254,7 +254,7 @@ func (c *copying) conclude(r report, printPlan func(io.Writer)) error {
 		return err
 	}
 	if !c.dry() {
-		c.progress.Result(c.env.Now(), r)
+		c.progress.Result(c.env.Now(), r.ending())
 	}
 	for _, err := range r.failures {
 		printError(c.env.Err, err)
@@ -283,7 +283,7 @@ func (c *copying) printResult(r report, printPlan func(io.Writer)) error {
 
 // printHead writes the first line of a plan.
 func (c *copying) printHead(w io.Writer) {
-	fmt.Fprintf(w, "Plan  context %s, %s, run %s\n", c.contextName(), c.where(), c.id)
+	fmt.Fprintf(w, "Plan  context %s, %s, run %s\n", contextName(c.config), c.where(), c.id)
 }
 
 // printOffsite writes where the copies go.
@@ -301,17 +301,6 @@ func (c *copying) printOffsite(w io.Writer) {
 		}
 		fmt.Fprintf(w, "  off-site  none: no repository in %s; see kubectl backsnap repo --help\n", where)
 	}
-}
-
-func (c *copying) contextName() string {
-	if name := *c.config.Context; name != "" {
-		return name
-	}
-	raw, err := c.config.ToRawKubeConfigLoader().RawConfig()
-	if err != nil || raw.CurrentContext == "" {
-		return "in-cluster"
-	}
-	return raw.CurrentContext
 }
 
 func (c *copying) where() string {

@@ -16,6 +16,7 @@ import (
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 	"github.com/backsnap/kubectl-backsnap/internal/offsite"
 	"github.com/backsnap/kubectl-backsnap/internal/restic"
+	"github.com/backsnap/kubectl-backsnap/internal/restore"
 	"github.com/backsnap/kubectl-backsnap/internal/snapshot"
 )
 
@@ -23,8 +24,7 @@ import (
 type Cluster interface {
 	snapshot.Cluster
 	offsite.Cluster
-	// Snapshots are all that carry our labels in scope, by namespace and name.
-	Snapshots(ctx context.Context, scope catalog.Scope) ([]catalog.Snapshot, error)
+	restore.Cluster
 	// TrySnapshot, TryClone and TryMover are whether the server would take what
 	// would be made of a snapshot, a copy's clone, a copy's mover. It stores
 	// nothing.

@@ -46,6 +46,7 @@ var exitTable = []struct {
 
 // exits is the exit code of each kind of failure.
 var exits = map[catalog.Code]int{
+	catalog.CodeNoSource:     exitUsage,
 	catalog.CodeUsage:        exitUsage,
 	catalog.CodeNoAPI:        exitPrecondition,
 	catalog.CodeNotFound:     exitFailed,
@@ -71,6 +72,9 @@ var exits = map[catalog.Code]int{
 	catalog.CodeSecretTaken:  exitPrecondition,
 	catalog.CodeDamaged:      exitFailed,
 	catalog.CodeUnconfirmed:  exitRefused,
+	catalog.CodeNoSet:        exitFailed,
+	catalog.CodeExists:       exitPrecondition,
+	catalog.CodeDiffers:      exitFailed,
 	catalog.CodeInterrupted:  exitInterrupted,
 	catalog.CodeInternal:     exitFailed,
 }

@@ -33,12 +33,17 @@ func shopWorld() *world {
 		Snapshots: []worldSnapshot{
 			{Name: "crm/data-1", Claim: "crm/data", App: "deployment/web", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "days", Cut: time.Date(2026, 11, 21, 1, 15, 59, 0, time.UTC), Ready: true},
 			{Name: "shop/data-1", Claim: "shop/data", App: "deployment/web", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "calendar", Cut: time.Date(2026, 11, 21, 1, 15, 59, 0, time.UTC), Ready: true},
-			{
-				Name: "shop/data-mysql-0-20261121-011500-p9aa", Claim: "shop/data-mysql-0", App: "statefulset/mysql", Run: "20261121-011500-p9aa", Consistency: "application", Retain: "calendar",
-				Cut: time.Date(2026, 11, 21, 1, 15, 42, 0, time.UTC), RestoreSize: "10Gi", Ready: true,
-			},
+			ofMySQL("data-mysql-0"),
 		},
 		Held: []string{"crm/20261122-011500-x7k2", "shop/20261122-011500-x7k2"},
+	}
+}
+
+// ofMySQL is a snapshot of a claim of statefulset/mysql.
+func ofMySQL(claim string) worldSnapshot {
+	return worldSnapshot{
+		Name: "shop/" + claim + "-20261121-011500-p9aa", Claim: "shop/" + claim, App: "statefulset/mysql", Run: "20261121-011500-p9aa", Consistency: "application", Retain: "calendar",
+		Cut: time.Date(2026, 11, 21, 1, 15, 42, 0, time.UTC), Ready: true, RestoreSize: "10Gi", Copies: []string{"main/7f3a91c2aaaa"},
 	}
 }
 
@@ -115,10 +120,32 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"recursive":         {"-f testdata/manifests", "-R", "no snapshot of pvc/uploads"},
 			"all-namespaces":    {"", "-A", "copied in crm"},
 			"output":            {"", "-o json", `"kind": "CopyRun"`},
-			"parallel":          {"-A", "--parallel=1", "01:16:00 result"},
+			"parallel":          {"-A", "--parallel=1", "01:15:50 result"},
 			"repository":        {"", "--repository=new", "(off-site 32a182e8)"},
 			"selector":          {"", "-l backsnap.sh/retain=days", "no restore point is selected"},
 			"template":          {"-o go-template", "--template={{.kind}}", "CopyRun"},
+		},
+		"restore": {
+			"allow-missing-template-keys": {"data-mysql-0 -o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
+			"at":                          {"data-mysql-0", "--at=2026-11-20T00:00", "BS061"},
+			"backup-namespace":            {"data-mysql-0 --from=copy", "--backup-namespace=elsewhere", "whose Secret is not in namespace elsewhere"},
+			"color":                       {"data-mysql-0 --progress=tty", "--color=always", "\x1b[32m"},
+			"dry-run":                     {"data-mysql-0", "--dry-run=client", "exit 0\nPlan"},
+			"from":                        {"data-mysql-0", "--from=copy", "(copy 7f3a91c2 in main"},
+			"lock-dir":                    {"data-mysql-0", "--lock-dir=/slots", `slots in "/slots"`},
+			"lock-slots":                  {"data-mysql-0", "--lock-slots=2", "2 slots"},
+			"lock-timeout":                {"data-mysql-0", "--lock-timeout=9m", "wait 9m0s"},
+			"output":                      {"data-mysql-0", "-o json", `"kind": "RestoreRun"`},
+			"parallel":                    {"statefulset/mysql --from=copy", "--parallel=1", "duration=30s"}, // ten seconds a mover, five a claim
+			"progress":                    {"data-mysql-0", "--progress=json", `"type":"progress"`},
+			"quiet":                       {"data-mysql-0", "-q", ")\n--\n--\n"},
+			"restic-image":                {"data-mysql-0 --from=copy", "--restic-image=registry.example.com/restic", "image registry.example.com/restic"},
+			"size":                        {"data-mysql-0", "--size=20Gi", "of 21474836480 bytes"},
+			"storage-class":               {"data-mysql-0", "--storage-class=slow", "class slow"},
+			"template":                    {"data-mysql-0 -o go-template", "--template={{.kind}}", "RestoreRun"},
+			"timeout":                     {"data-mysql-0", "--timeout=3s", "BS022"},
+			"to-namespace":                {"data-mysql-0", "--to-namespace=scratch", "created in scratch"},
+			"to-pvc":                      {"data-mysql-0", "--to-pvc=back", "persistentvolumeclaim/back created"},
 		},
 		"list": {
 			"all-namespaces":              {"", "-A", "NAMESPACE"},
@@ -332,6 +359,9 @@ func observe(t *testing.T, name, args string) string {
 	}
 	if name == "list" {
 		w.Later = []worldSnapshot{{Name: "shop/later", Claim: "shop/data", Run: "20261122-011500-p9aa"}}
+	}
+	if name == "restore" {
+		w.Snapshots = append(w.Snapshots, ofMySQL("binlog-mysql-0"))
 	}
 	code, stdout, stderr := invoke(t, w, nil, append(strings.Fields(name), strings.Fields(args)...)...)
 	left, err := yaml.Marshal(w)

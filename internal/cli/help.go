@@ -112,6 +112,7 @@ var documents = []struct {
 }{
 	{"snapshot", report{}},
 	{"copy", report{}},
+	{"restore", restoreDoc{}},
 	{"list", restorePointList{}},
 	{"describe", descriptionList{}},
 	{"repo list", repositoryList{}},
@@ -128,7 +129,7 @@ var documents = []struct {
 func jsonText() string {
 	var b strings.Builder
 	b.WriteString("The documents that -o json and -o yaml print, with all their fields. Fields are only ever added. Those that do not\n" +
-		"apply are left out. That of snapshot comes also when it fails, with the exit code and the error in it.\n")
+		"apply are left out. Those of snapshot and restore come also when they fail, with the exit code and the error in it.\n")
 	for _, d := range documents {
 		fmt.Fprintf(&b, "\n%s\n\n", d.command)
 		for _, f := range fieldsOf(reflect.TypeOf(d.value), "") {

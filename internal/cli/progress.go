@@ -28,8 +28,27 @@ type progress interface {
 	// ones are dropped.
 	Close()
 	// Result is the end of it, after Close.
-	Result(now time.Time, r report)
+	Result(now time.Time, e ending)
 }
+
+// ending is a run in one line.
+type ending struct {
+	run                   catalog.Run
+	result                string
+	exitCode              int
+	took                  time.Duration
+	verb                  string // what was done: protected, restored
+	done, failed, skipped int
+	added                 int64  // bytes stored in repositories
+	summary               string // the whole of it in words
+}
+
+// The verbs of endings.
+const (
+	verbProtected = "protected"
+	verbCopied    = "copied"
+	verbRestored  = "restored"
+)
 
 // progressFlags are --progress, --color and --quiet.
 type progressFlags struct {
@@ -102,7 +121,7 @@ type silent struct{}
 func (silent) Event(catalog.Event)      {}
 func (silent) text() bool               { return false }
 func (silent) Close()                   {}
-func (silent) Result(time.Time, report) {}
+func (silent) Result(time.Time, ending) {}
 
 // plain writes one greppable line a change: no control characters, uploads at
 // steps of ten per cent or every thirty seconds.
@@ -126,14 +145,10 @@ func (p *plain) Close() {
 	p.closed = true
 }
 
-func (p *plain) Result(now time.Time, r report) {
-	n, done := r.sums(), "protected"
-	if r.copies() {
-		done = "copied"
-	}
+func (p *plain) Result(now time.Time, e ending) {
 	fields := pairs(
-		"run", string(r.Run), "state", strings.ToLower(r.Result), done, strconv.Itoa(n.done), "failed", strconv.Itoa(n.failed), "skipped", strconv.Itoa(n.skipped),
-		"exit", strconv.Itoa(r.ExitCode), "duration", span(r.took), "added", number(n.added))
+		"run", string(e.run), "state", strings.ToLower(e.result), e.verb, strconv.Itoa(e.done), "failed", strconv.Itoa(e.failed), "skipped", strconv.Itoa(e.skipped),
+		"exit", strconv.Itoa(e.exitCode), "duration", span(e.took), "added", number(e.added))
 	fmt.Fprintf(p.w, "%s %-8s %s\n", now.Format(time.TimeOnly), catalog.PhaseResult, strings.Join(fields, " "))
 }
 
@@ -262,6 +277,7 @@ type totals struct {
 	ExitCode  int    `json:"exitCode"`
 	Protected *int   `json:"protected,omitempty"` // of `snapshot`
 	Copied    *int   `json:"copied,omitempty"`    // of `copy`
+	Restored  *int   `json:"restored,omitempty"`  // of `restore`
 	Failed    int    `json:"failed"`
 	Skipped   int    `json:"skipped"`
 }
@@ -274,19 +290,23 @@ func (p *ndjson) Close() {
 	p.closed = true
 }
 
-func (p *ndjson) Result(now time.Time, r report) {
-	n := r.sums()
+func (p *ndjson) Result(now time.Time, e ending) {
 	state := catalog.OK
-	if r.ExitCode != exitOK {
+	if e.exitCode != exitOK {
 		state = catalog.Failed
 	}
-	sum := &totals{Result: r.Result, ExitCode: r.ExitCode, Protected: &n.done, Failed: n.failed, Skipped: n.skipped}
-	if r.copies() {
-		sum.Protected, sum.Copied = nil, &n.done
+	sums := &totals{Result: e.result, ExitCode: e.exitCode, Failed: e.failed, Skipped: e.skipped}
+	switch e.verb {
+	case verbProtected:
+		sums.Protected = &e.done
+	case verbCopied:
+		sums.Copied = &e.done
+	case verbRestored:
+		sums.Restored = &e.done
 	}
 	p.write(line{
-		Time: now.UTC(), Type: "result", Run: r.Run, Phase: catalog.PhaseResult, State: state, Message: r.summary(), Took: r.took.Seconds(), Added: n.added,
-		totals: sum,
+		Time: now.UTC(), Type: "result", Run: e.run, Phase: catalog.PhaseResult, State: state, Message: e.summary, Took: e.took.Seconds(), Added: e.added,
+		totals: sums,
 	})
 }
 

@@ -324,6 +324,18 @@ func (r report) sums() sums {
 // copies reports whether this is the report of a `copy`.
 func (r report) copies() bool { return r.Kind == kindOfCopies }
 
+// ending is the report in one line.
+func (r report) ending() ending {
+	n, verb := r.sums(), verbProtected
+	if r.copies() {
+		verb = verbCopied
+	}
+	return ending{
+		run: r.Run, result: r.Result, exitCode: r.ExitCode, took: r.took, verb: verb,
+		done: n.done, failed: n.failed, skipped: n.skipped, added: n.added, summary: r.summary(),
+	}
+}
+
 // summary is the whole run in one line.
 func (r report) summary() string {
 	n, what := r.sums(), "volumes protected"

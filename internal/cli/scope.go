@@ -206,6 +206,18 @@ func currentNamespace(config *genericclioptions.ConfigFlags) (string, error) {
 	return namespace, nil
 }
 
+// contextName is the context that is used, for people.
+func contextName(config *genericclioptions.ConfigFlags) string {
+	if name := *config.Context; name != "" {
+		return name
+	}
+	raw, err := config.ToRawKubeConfigLoader().RawConfig()
+	if err != nil || raw.CurrentContext == "" {
+		return "in-cluster"
+	}
+	return raw.CurrentContext
+}
+
 // KubeconfigError is err, with which the kubeconfig could not be read, as a
 // person needs to see it.
 func KubeconfigError(err error) error {

@@ -43,7 +43,7 @@ func (t *terminal) Close() {
 func (t *terminal) text() bool { return true }
 
 // Result is the run in one line.
-func (t *terminal) Result(_ time.Time, r report) { fmt.Fprintf(t.w, "%s\n", r.summary()) }
+func (t *terminal) Result(_ time.Time, e ending) { fmt.Fprintf(t.w, "%s\n", e.summary) }
 
 func (t *terminal) Event(e catalog.Event) {
 	t.mu.Lock()
@@ -142,12 +142,25 @@ func describe(e catalog.Event) string {
 		return fmt.Sprintf("%s in %s, proven", size(e.Bytes), span(e.Took))
 	case e.Phase == catalog.PhaseSnapshot:
 		return "ready in " + span(e.Took)
+	case e.Phase == catalog.PhaseRestore:
+		return restoredWords(e)
 	case e.Phase == catalog.PhaseUpload && e.Claim == "":
 		return fmt.Sprintf("%s in %s", size(e.Bytes), span(e.Took))
 	case e.Phase == catalog.PhaseUpload:
 		return fmt.Sprintf("%s in %s, %s new, restic %s %s", size(e.Bytes), span(e.Took), size(e.Added), short(e.Copy), toRepository(e))
 	}
 	return e.Message
+}
+
+// restoredWords are of a claim that is there, or will be when a pod mounts it.
+func restoredWords(e catalog.Event) string {
+	switch {
+	case e.Message != "":
+		return e.Message
+	case e.Copy != "":
+		return fmt.Sprintf("%s in %s from copy %s, verified", size(e.Bytes), span(e.Took), short(e.Copy))
+	}
+	return "bound in " + span(e.Took)
 }
 
 func toRepository(e catalog.Event) string {

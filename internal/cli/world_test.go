@@ -37,6 +37,8 @@ type world struct {
 	Broken    string            `json:"broken,omitempty"`  // what the server fails with
 	NoAPI     bool              `json:"noAPI,omitempty"`
 	Interrupt string            `json:"interrupt,omitempty"` // when ^C comes: dump, create, copy
+	// Restored are the claims that restores have made.
+	Restored []string `json:"restored,omitempty"`
 	// History is what was done to it, in order of the alphabet.
 	History []string `json:"history,omitempty"`
 }
@@ -110,6 +112,8 @@ type worldError struct {
 	Stuck string `json:"stuck,omitempty"`
 	// Percent is the progress that it logs, a line every three seconds.
 	Percent []int `json:"percent,omitempty"`
+	// Lacks is how many bytes are missing after a restore.
+	Lacks int `json:"lacks,omitempty"`
 	// Exists: a repository is there already.
 	Exists bool `json:"exists,omitempty"`
 }
@@ -131,8 +135,10 @@ type worldSnapshot struct {
 	Error       string            `json:"error,omitempty"`
 	Class       string            `json:"class,omitempty"`
 	RestoreSize string            `json:"restoreSize,omitempty"`
-	Copies      []string          `json:"copies,omitempty"` // repository/restic snapshot
-	Wanted      []string          `json:"wanted,omitempty"` // repositories, where it has a record
+	Members     []string          `json:"members,omitempty"`      // of its set; itself alone
+	Storage     string            `json:"storageClass,omitempty"` // of its claim; fast
+	Copies      []string          `json:"copies,omitempty"`       // repository/restic snapshot
+	Wanted      []string          `json:"wanted,omitempty"`       // repositories, where it has a record
 	// Record is the whole record instead of one that is made up.
 	Record *catalog.Record `json:"record,omitempty"`
 	Events []string        `json:"events,omitempty"` // `Warning SnapshotFailed: the array is full`
@@ -173,6 +179,7 @@ func readWorld(file string) (*world, error) {
 
 func (w *world) write(file string) error {
 	slices.Sort(w.History)
+	slices.Sort(w.Restored)
 	slices.SortFunc(w.Snapshots, func(a, b worldSnapshot) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(w.Movers, func(a, b worldMover) int { return cmp.Compare(a.Name, b.Name) })
 	text, err := yaml.Marshal(w)
@@ -253,10 +260,14 @@ func (s worldSnapshot) snapshot(w *world) catalog.Snapshot {
 		if i := slices.IndexFunc(w.Claims, func(c worldClaim) bool { return c.Name == s.Claim }); i >= 0 {
 			of = w.Claims[i].claim()
 		}
+		members := s.Members
+		if members == nil {
+			members = []string{claim}
+		}
 		full.Record = &catalog.Record{
-			Version: 1, Run: full.Run, App: s.App, Members: []string{claim}, SnapshotClass: s.Class, TimeZone: "UTC", Consistency: full.Consistency, Reason: s.Reason, Cut: s.Cut,
+			Version: 1, Run: full.Run, App: s.App, Members: members, SnapshotClass: s.Class, TimeZone: "UTC", Consistency: full.Consistency, Reason: s.Reason, Cut: s.Cut,
 			Wanted: s.Wanted,
-			Claim:  catalog.ClaimRecord{Name: claim, UID: of.UID, Capacity: of.Capacity, StorageClass: cmp.Or(of.StorageClass, "fast"), Driver: of.Driver, VolumeMode: cmp.Or(of.VolumeMode, "Filesystem")},
+			Claim:  catalog.ClaimRecord{Name: claim, UID: of.UID, Capacity: of.Capacity, StorageClass: cmp.Or(s.Storage, of.StorageClass, "fast"), Driver: of.Driver, VolumeMode: cmp.Or(of.VolumeMode, "Filesystem")},
 		}
 	}
 	if s.Record != nil {
@@ -276,6 +287,12 @@ func worldSnapshotOf(s catalog.Snapshot) worldSnapshot {
 	}
 	if s.Record != nil {
 		short.Reason, short.Wanted = s.Record.Reason, s.Record.Wanted
+		if len(s.Record.Members) > 1 {
+			short.Members = s.Record.Members
+		}
+		if s.Record.Claim.StorageClass != "fast" {
+			short.Storage = s.Record.Claim.StorageClass
+		}
 	}
 	for p, key := range s.Periods {
 		if short.Periods == nil {

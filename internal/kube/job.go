@@ -142,7 +142,7 @@ func affinity(job restic.Job) (*corev1.Affinity, error) {
 		if err := json.Unmarshal(job.NodeAffinity, &where); err != nil {
 			return nil, fmt.Errorf("read node affinity of the volume: %w", err)
 		}
-		node.RequiredDuringSchedulingIgnoredDuringExecution = where.Required
+		preferOrKeep(node, where.Required, job.AnyNode)
 	}
 	if job.Node != "" {
 		term := corev1.NodeSelectorTerm{MatchFields: []corev1.NodeSelectorRequirement{{
@@ -151,7 +151,7 @@ func affinity(job restic.Job) (*corev1.Affinity, error) {
 		node.PreferredDuringSchedulingIgnoredDuringExecution = []corev1.PreferredSchedulingTerm{{Weight: 100, Preference: term}}
 	}
 	var where corev1.Affinity
-	if node.RequiredDuringSchedulingIgnoredDuringExecution != nil || job.Node != "" {
+	if node.RequiredDuringSchedulingIgnoredDuringExecution != nil || node.PreferredDuringSchedulingIgnoredDuringExecution != nil {
 		where.NodeAffinity = node
 	}
 	if slot := job.Labels[catalog.LabelSlot]; slot != "" {
@@ -161,6 +161,18 @@ func affinity(job restic.Job) (*corev1.Affinity, error) {
 		return nil, nil
 	}
 	return &where, nil
+}
+
+// preferOrKeep keeps a pod to those nodes, or makes it prefer them if any will do.
+func preferOrKeep(node *corev1.NodeAffinity, nodes *corev1.NodeSelector, anyNode bool) {
+	if nodes == nil || !anyNode {
+		node.RequiredDuringSchedulingIgnoredDuringExecution = nodes
+		return
+	}
+	for _, term := range nodes.NodeSelectorTerms {
+		node.PreferredDuringSchedulingIgnoredDuringExecution = append(node.PreferredDuringSchedulingIgnoredDuringExecution,
+			corev1.PreferredSchedulingTerm{Weight: 100, Preference: term})
+	}
 }
 
 // apart keeps movers of one slot off each other's nodes, wherever they run and
@@ -200,12 +212,18 @@ func podSecurity(user int64) *corev1.PodSecurityContext {
 	return security
 }
 
-// capabilities are none, but for root the one that makes it read every file:
-// the volume is read-only.
-func capabilities(user int64) *corev1.Capabilities {
+// capabilities are none, but for root those that it works with: to read every
+// file of a volume that is read-only, or to write one as it was.
+func capabilities(job restic.Job) *corev1.Capabilities {
 	c := &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}
-	if user == 0 {
+	switch {
+	case job.User != 0:
+	case job.Powers == nil:
 		c.Add = []corev1.Capability{"DAC_OVERRIDE"}
+	default:
+		for _, power := range job.Powers {
+			c.Add = append(c.Add, corev1.Capability(power))
+		}
 	}
 	return c
 }
@@ -284,7 +302,7 @@ func moverSpec(job restic.Job) (corev1.Container, error) {
 		SecurityContext: &corev1.SecurityContext{
 			AllowPrivilegeEscalation: new(false),
 			ReadOnlyRootFilesystem:   new(true),
-			Capabilities:             capabilities(job.User),
+			Capabilities:             capabilities(job),
 		},
 		VolumeMounts: []corev1.VolumeMount{
 			{Name: "repository", MountPath: restic.RepositoryPath, ReadOnly: true},
@@ -300,7 +318,7 @@ func moverSpec(job restic.Job) (corev1.Container, error) {
 	case job.Block:
 		c.VolumeDevices = []corev1.VolumeDevice{{Name: "data", DevicePath: restic.DataPath}}
 	default:
-		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "data", MountPath: restic.DataPath, ReadOnly: true})
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "data", MountPath: restic.DataPath, ReadOnly: !job.Writes})
 	}
 	if job.RepositoryClaim != "" {
 		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "repository-claim", MountPath: restic.ClaimPath})

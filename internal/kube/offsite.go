@@ -48,6 +48,9 @@ func (c *Cluster) StorageClass(ctx context.Context, name string) (catalog.Storag
 		class, err = c.core.StorageV1().StorageClasses().Get(ctx, name, metav1.GetOptions{})
 		return err
 	})
+	if apierrors.IsNotFound(err) {
+		return catalog.StorageClass{}, fmt.Errorf("read storage class %s: %w", name, catalog.ErrGone)
+	}
 	if err != nil {
 		return catalog.StorageClass{}, explain(err, "read storage class "+name,
 			catalog.Right{Verb: "get", Group: "storage.k8s.io", Resource: "storageclasses"})
@@ -55,6 +58,7 @@ func (c *Cluster) StorageClass(ctx context.Context, name string) (catalog.Storag
 	binding, reclaim := class.VolumeBindingMode, class.ReclaimPolicy
 	return catalog.StorageClass{
 		Name:             name,
+		Driver:           class.Provisioner,
 		WaitsForConsumer: binding != nil && *binding == storagev1.VolumeBindingWaitForFirstConsumer,
 		Retains:          reclaim != nil && *reclaim == corev1.PersistentVolumeReclaimRetain,
 	}, nil

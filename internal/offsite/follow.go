@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"math"
 	"strings"
 	"sync"
@@ -81,6 +82,17 @@ type follower struct {
 	log     string // pod whose log is read
 	trouble string // kind of the one that lasts, "" for none
 	timers  []*time.Timer
+}
+
+// Attend is follower for a mover that another verb has started: it returns when
+// the mover has ended. That it could not work is a catalog.Failure.
+func Attend(ctx context.Context, c Cluster, namespace, name, claim string, tell func(catalog.Event)) (restic.End, error) {
+	f := &follower{cluster: c, namespace: namespace, name: name, clone: claim, tell: tell}
+	end, err := f.follow(ctx)
+	if t, ok := err.(*troubled); ok {
+		err = &catalog.Failure{Code: t.code(), Message: fmt.Sprintf("mover %s/%s cannot work", namespace, name), Cause: t, Next: "kubectl get events -n " + namespace}
+	}
+	return end, err
 }
 
 // follow returns when the mover has ended. A trouble that lasts ends it with a

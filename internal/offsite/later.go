@@ -54,7 +54,7 @@ type following struct {
 func (f *following) begin(of restic.Mover) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !of.Job || of.Source == (catalog.Source{}) || f.taken[of.Name] {
+	if !of.Copies() || f.taken[of.Name] {
 		return
 	}
 	f.taken[of.Name] = true

@@ -406,10 +406,10 @@ func (m *making) result(end restic.End) (State, catalog.Copy, error) {
 	if report.Summary != nil {
 		result = catalog.Copy{
 			Repository: m.copy.Repository.Name, Snapshot: report.Summary.Snapshot,
-			Bytes: report.Summary.Bytes, Added: report.Summary.Added, Finished: end.Finished.UTC(),
+			Bytes: report.Summary.Bytes, Files: report.Summary.Files, Added: report.Summary.Added, Finished: end.Finished.UTC(),
 		}
 	}
-	err := ended(end, report, restic.StepBackup)
+	err := end.Err(report, restic.StepBackup)
 	switch {
 	case err == nil && result.Bytes < image(m.copy.Snapshot):
 		return Failed, catalog.Copy{}, fmt.Errorf("only %d of %d bytes of the device were read", result.Bytes, image(m.copy.Snapshot))
@@ -421,22 +421,6 @@ func (m *making) result(end restic.End) (State, catalog.Copy, error) {
 		return Partial, result, err
 	}
 	return Failed, catalog.Copy{}, err
-}
-
-// ended is why a mover did not do what it was for, with what the cluster knows
-// beyond its report.
-func ended(end restic.End, report restic.Report, want string) error {
-	if end.Pod == "" {
-		return &restic.Error{Report: restic.Report{Exit: restic.ExitFailed, Lines: []string{end.Reason + ": " + end.Message}}}
-	}
-	err := report.Err(want)
-	if err != nil && end.Killed != "" {
-		err = fmt.Errorf("%s: %w", end.Killed, err)
-	}
-	if err != nil && end.Reason == "DeadlineExceeded" {
-		err = fmt.Errorf("%s: %w", end.Reason, err)
-	}
-	return err
 }
 
 // record writes the copy down. It is done, so ^C does not keep it from that.

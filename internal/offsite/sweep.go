@@ -77,7 +77,7 @@ func takeIn(ctx context.Context, c Cluster, now func() time.Time, backupNamespac
 		taking.Go(func() {
 			defer leave()
 			m := late(c, now, backupNamespace, of, w)
-			if of.Finished && of.Source != (catalog.Source{}) {
+			if of.Finished && of.Copies() {
 				found[i], left[i] = m.collect(ctx)
 			}
 			if found[i] == nil && orphan(of) {

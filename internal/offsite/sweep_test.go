@@ -86,6 +86,22 @@ func TestSweepLeavesAMoverThatCopiesNothing(t *testing.T) {
 	equal(t, "calls", []string(nil), c.diary[""])
 }
 
+// A mover that restores a copy makes none: a run elsewhere leaves it to its
+// client, and who holds the namespace that it restores to removes it.
+func TestSweepOfARestore(t *testing.T) {
+	c := newCluster(t)
+	c.standing("data", true)
+	c.movers[0].Source.Restores = "back"
+	outcomes, err := offsite.Sweep(t.Context(), c, at, collecting(), &events{})
+	equal(t, "outcomes", []offsite.Outcome(nil), outcomes)
+	equal(t, "error", error(nil), err)
+	equal(t, "left", []string{"clone data-mover", "mover data-mover", "static data-mover"}, c.left())
+	outcomes, err = offsite.Sweep(t.Context(), c, at, holding(), &events{})
+	equal(t, "outcomes of who holds it", []offsite.Outcome(nil), outcomes)
+	equal(t, "error of who holds it", error(nil), err)
+	equal(t, "left by who holds it", []string(nil), c.left())
+}
+
 // holding is a sweep that holds shop.
 func holding() offsite.Sweeping {
 	s := collecting()

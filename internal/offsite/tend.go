@@ -128,7 +128,7 @@ func (t *tending) mover(ctx context.Context, w restic.Work) (restic.Report, []by
 		return restic.Report{}, nil, err
 	}
 	report := restic.ReadReport(end.Text, end.Exit)
-	if err := ended(end, report, w.Step); err != nil {
+	if err := end.Err(report, w.Step); err != nil {
 		return report, nil, err
 	}
 	switch w.Step {

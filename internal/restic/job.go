@@ -75,10 +75,13 @@ type Job struct {
 	Args    []string // nothing secret: anyone may read them
 	Env     []Env
 	Secret  string // whose entries are the environment and lie in RepositoryPath
-	// Claim is mounted read-only at DataPath; "" for no volume. Block: it is
-	// the raw device that is there.
-	Claim string
-	Block bool
+	// Claim is mounted at DataPath, read-only unless the mover Writes; "" for
+	// no volume. Block: it is the raw device that is there.
+	Claim  string
+	Writes bool
+	Block  bool
+	// Powers are root's capabilities; nil for the one that reads every file.
+	Powers []string
 	// RepositoryClaim is mounted at ClaimPath; "" for none.
 	RepositoryClaim string
 	// Token says that one of the ServiceAccount's tokens lies at TokenPath.
@@ -86,8 +89,9 @@ type Job struct {
 	// Host is what the pod calls itself; "" is its name.
 	Host string
 	// NodeAffinity is a PersistentVolume's spec.nodeAffinity as JSON, which
-	// the pod keeps to; nil for none.
+	// the pod keeps to, or only prefers if AnyNode will do; nil for none.
 	NodeAffinity json.RawMessage
+	AnyNode      bool
 	// Node is where the pod had best be; "" for anywhere.
 	Node string
 

@@ -2,7 +2,7 @@
 #
 #   sh -c THIS backsnap MODE PATIENCE LIMIT RETRY RESTIC-ARGUMENTS...
 #
-# MODE is backup, init, examine, unlock, locks, or one whose output is wanted:
+# MODE is backup, init, restore, examine, unlock, locks, or one whose output is wanted:
 # list, stats. PATIENCE is how many seconds the repository has to answer at
 # all, LIMIT how many the work itself may take: restic asks a bucket that does
 # not exist again and again, and prints nothing. RETRY is how long to wait for
@@ -277,6 +277,18 @@ answer() {
 	printf 'backsnap answer %s ends lines=%d bytes=%d sha256=%s\n' "$BACKSNAP_NONCE" "$count" "$bytes" "${sum%% *}"
 }
 
+# count adds to the report how many regular files there are now and how many
+# bytes, which is to be what the copy holds. A hard link counts each time, as
+# it did when the copy was made.
+count() {
+	if ! command find "$BACKSNAP_DATA" -type f -exec stat -c %s {} + >"$pipe.sizes" ||
+		! counted=$(awk '{ n++; bytes += $1 } END { printf "counted files=%.0f bytes=%.0f", n, bytes }' "$pipe.sizes"); then
+		code=1 counted='the image lacks what counts files: find, stat, awk'
+	fi
+	said=$said$newline$counted
+	rm -f "$pipe.sizes"
+}
+
 address
 case $mode in
 backup)
@@ -312,6 +324,11 @@ unlock)
 		step=unlock
 		answer
 	fi
+	;;
+restore)
+	check
+	if [ "$code" -eq 0 ]; then work "$@"; fi
+	if [ "$code" -eq 0 ]; then count; fi
 	;;
 init)
 	# First init: it makes a bucket that is not there, for which check would

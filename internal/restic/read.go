@@ -111,13 +111,21 @@ func ReadStatus(line []byte) (Status, bool) {
 		Total   int64 `json:"total_bytes"`
 		Elapsed int64 `json:"seconds_elapsed"`
 		Left    int64 `json:"seconds_remaining"`
+		// A restore has no time left of its own.
+		Restored int64 `json:"bytes_restored"`
+		Skipped  int64 `json:"bytes_skipped"`
 	}
 	if err := json.Unmarshal(line, &said); err != nil {
 		return Status{}, false
 	}
+	said.Done += said.Restored + said.Skipped
+	said.Total += said.Skipped
 	s := Status{Bytes: said.Done, Total: said.Total, Left: time.Duration(said.Left) * time.Second}
 	if said.Elapsed > 0 {
 		s.Rate = said.Done / said.Elapsed
+	}
+	if said.Restored > 0 && s.Rate > 0 {
+		s.Left = time.Duration((s.Total-s.Bytes)/s.Rate) * time.Second
 	}
 	return s, true
 }
@@ -161,6 +169,7 @@ const (
 	StepStats   = "stats"
 	StepLocks   = "locks" // which there are
 	StepUnlock  = "unlock"
+	StepRestore = "restore"
 )
 
 // Report is what a mover left behind.
@@ -173,6 +182,9 @@ type Report struct {
 	Findings *Findings
 	// Lock is what stood in the way; nil for nothing, or nothing known.
 	Lock *Lock
+	// Restored and Counted are those of a restore, nil of anything else.
+	Restored *Restored
+	Counted  *Counted
 	// Lines are what else restic said: the first and the last of it, without
 	// passwords. May be empty.
 	Lines []string
@@ -211,6 +223,10 @@ func (r *Report) read(line string) {
 			return
 		}
 	}
+	if counted := readCounted(line); counted != nil {
+		r.Counted = counted
+		return
+	}
 	said := message{}
 	if err := json.Unmarshal([]byte(line), &said); err != nil {
 		said = message{Type: "text", Message: line}
@@ -219,7 +235,7 @@ func (r *Report) read(line string) {
 	case "status", "verbose_status", "initialized":
 		return
 	case "summary":
-		r.Summary, r.Findings = said.summary(), said.findings()
+		r.Summary, r.Findings, r.Restored = said.summary(), said.findings(), said.restored()
 		return
 	case "error":
 		said.Message = cmp.Or(said.Error.Message, said.Message)
@@ -263,6 +279,13 @@ type message struct {
 	Files    int64   `json:"total_files_processed"`
 	Took     float64 `json:"total_duration"` // seconds
 
+	Items         int64 `json:"total_files"`
+	ItemsRestored int64 `json:"files_restored"`
+	ItemsSkipped  int64 `json:"files_skipped"` // they were there already
+	TotalBytes    int64 `json:"total_bytes"`
+	BytesRestored int64 `json:"bytes_restored"`
+	BytesSkipped  int64 `json:"bytes_skipped"`
+
 	Problems *int     `json:"num_errors"` // of check
 	Broken   []string `json:"broken_packs"`
 	Repair   bool     `json:"suggest_repair_index"`
@@ -298,6 +321,18 @@ func (m message) summary() *Summary {
 	}
 }
 
+// restored is nil if m is a backup's. What an earlier attempt has written and
+// this one has found whole is in no total.
+func (m message) restored() *Restored {
+	if m.Snapshot != "" || m.Items+m.ItemsSkipped == 0 {
+		return nil
+	}
+	return &Restored{
+		Items: m.ItemsRestored + m.ItemsSkipped, Total: m.Items + m.ItemsSkipped,
+		Bytes: m.BytesRestored + m.BytesSkipped, TotalBytes: m.TotalBytes + m.BytesSkipped,
+	}
+}
+
 var userinfo = regexp.MustCompile(`://\S*@`)
 
 // scrub takes user name and password out of the addresses in text. restic
@@ -306,7 +341,8 @@ func scrub(text string) string { return userinfo.ReplaceAllString(text, "://") }
 
 // Err is why the mover did not do what it was for, nil if it did: a backup is
 // done when its exit code is 0 and it names its snapshot, a list when restic
-// left nothing out, an examination when it found nothing.
+// left nothing out, an examination when it found nothing, a restore when both
+// restic and the wrapper have counted.
 func (r Report) Err(want string) error {
 	done := r.Exit == ExitOK && r.Step == want
 	switch want {
@@ -316,6 +352,8 @@ func (r Report) Err(want string) error {
 		done = done && r.Findings != nil && r.Findings.Errors == 0
 	case StepList:
 		done = done && r.Errors == 0
+	case StepRestore:
+		done = done && r.Restored != nil && r.Counted != nil
 	}
 	if done || want == StepInit && r.Existed() || want == StepBackup && r.Found() {
 		return nil

@@ -86,3 +86,9 @@ type Mover struct {
 // Unfinished reports whether the Job works, or is to: the cluster itself ends
 // one whose deadline has passed.
 func (m Mover) Unfinished() bool { return m.Job && !m.Finished && !m.Ending }
+
+// Copies reports whether the Job makes a copy: others restore one, or work on
+// the repository alone.
+func (m Mover) Copies() bool {
+	return m.Job && m.Source != (catalog.Source{}) && m.Source.Restores == ""
+}

@@ -1,0 +1,314 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/printers"
+	"k8s.io/kubectl/pkg/util/templates"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/offsite"
+	"github.com/backsnap/kubectl-backsnap/internal/restic"
+	"github.com/backsnap/kubectl-backsnap/internal/restore"
+)
+
+// restoreOptions are the flags of `restore`.
+type restoreOptions struct {
+	progressFlags
+	at, from                               string
+	toPVC, toNamespace, storageClass, size string
+	backupNamespace, image, dryRun         string
+	parallel                               int
+	timeout                                time.Duration
+	lockSlots                              int
+	lockDir                                string
+	lockTimeout                            time.Duration
+	output                                 *output
+}
+
+const restoreLong = `
+	Restore a set into new claims. Nothing of the app is touched: the new claims stand beside the old ones.
+
+	The newest complete set at or before --at is taken, and printed before anything is made; never another one instead.
+	A bare name is a claim; a workload means all claims of its sets; vs/NAME is one VolumeSnapshot, run/ID all sets of a run.
+	With --from auto each claim comes from its snapshot, and from a copy where the snapshot is not usable.
+
+	Inspect a restored volume: mount the new claim in a pod of your own, or look into it with a pod of busybox.`
+
+const restoreExample = `
+	# The newest set of a StatefulSet, into claims beside its own
+	kubectl backsnap restore statefulset/mysql -n shop
+
+	# One claim as it was at eleven at night, into another namespace
+	kubectl backsnap restore data-mysql-0 -n shop --at 2026-11-21T23:00 --to-namespace scratch
+
+	# From the off-site copy, and only show what would be made
+	kubectl backsnap restore statefulset/mysql -n shop --from copy --dry-run=client`
+
+func newRestore(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
+	o := &restoreOptions{at: "latest", from: string(restore.Auto), image: offsite.DefaultImage, dryRun: "none", parallel: restore.DefaultParallel, timeout: restore.DefaultTimeout}
+	cmd := &cobra.Command{
+		Use:     "restore (CLAIM | TYPE/NAME | vs/NAME | run/ID)",
+		Short:   "Restore volumes into new claims, from a snapshot or a copy",
+		Long:    templates.LongDesc(restoreLong),
+		Example: templates.Examples(restoreExample),
+		Args:    oneSource,
+		RunE:    func(cmd *cobra.Command, args []string) error { return runRestore(cmd, env, config, o, args[0]) },
+	}
+	o.addFlags(cmd)
+	return withEnvironment(env, cmd)
+}
+
+// oneSource wants one argument; without one it shows how it is done.
+func oneSource(cmd *cobra.Command, args []string) error {
+	if len(args) == 1 {
+		return nil
+	}
+	if len(args) > 1 {
+		return usageError(cmd, fmt.Errorf("%d arguments: want one claim, workload, snapshot or run; -n names the namespace", len(args)))
+	}
+	return &catalog.Failure{
+		Code: catalog.CodeNoSource, Message: "restore: nothing says what", State: "nothing changed",
+		Next: "kubectl backsnap restore CLAIM, or restore statefulset/NAME, or restore run/ID; kubectl backsnap list shows what there is",
+	}
+}
+
+func (o *restoreOptions) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.at, "at", o.at, "The newest set at or before it: latest, a time such as 2026-11-21T23:00 (local unless it names a zone), or an age such as 36h or 2d")
+	f.StringVar(&o.from, "from", o.from, "auto: the snapshot, or a copy where that is not usable; snapshot; copy; or copy:`REPOSITORY`")
+	f.StringVar(&o.toPVC, "to-pvc", "", "Name of the new claim; default: <claim>-restored-<time of the run>")
+	f.StringVar(&o.toNamespace, "to-namespace", "", "Namespace of the new claims; default: that of the source")
+	f.StringVar(&o.storageClass, "storage-class", "", "StorageClass of the new claims; default: that of the source")
+	f.StringVar(&o.size, "size", "", "Size of the new claims; default: what the source had asked for, or the snapshot needs")
+	addBackupNamespace(cmd, &o.backupNamespace)
+	o.progressFlags.add(f)
+	f.StringVar(&o.image, "restic-image", o.image, "Image of the movers")
+	f.DurationVar(&o.timeout, "timeout", o.timeout, "The longest to wait until a volume is made; a copy takes as long as it takes")
+	f.IntVar(&o.parallel, "parallel", o.parallel, "Claims at once")
+	f.IntVar(&o.lockSlots, "lock-slots", 0, "At most so many runs at once on this machine; 0: any number")
+	f.StringVar(&o.lockDir, "lock-dir", "", "Where the slots are; default: backsnap in the user's cache directory")
+	f.DurationVar(&o.lockTimeout, "lock-timeout", 0, "How long to wait for a namespace or slot that is busy")
+	f.StringVar(&o.dryRun, "dry-run", o.dryRun, "none, or client: print the plan and touch nothing")
+	o.output = addOutput(cmd)
+}
+
+// request turns the flags into what the verb wants.
+func (o *restoreOptions) request(env *Env, run catalog.Run, target restore.Target) (r restore.Request, err error) {
+	r = restore.Request{
+		Run: run, Target: target, ToNamespace: o.toNamespace, ToClaim: o.toPVC, StorageClass: o.storageClass,
+		BackupNamespace: o.backupNamespace, Image: o.image, Parallel: o.parallel, Deadline: restore.DefaultDeadline, Timeout: o.timeout,
+	}
+	if r.From, err = restore.ParseFrom(o.from); err != nil {
+		return r, err
+	}
+	zone, _, err := zone("", env.Getenv, localtime)
+	if err != nil {
+		return r, err
+	}
+	if r.At, err = restore.ParseAt(o.at, env.Now(), zone); err != nil {
+		return r, err
+	}
+	if r.AtText = "any time"; !r.At.IsZero() {
+		r.AtText = r.At.In(zone).Format(time.RFC3339)
+	}
+	if r.Size, err = readSize(o.size); err != nil {
+		return r, err
+	}
+	return r, o.check(target)
+}
+
+// readSize reads a quantity of bytes; 0 for "".
+func readSize(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	size, err := resource.ParseQuantity(text)
+	if err != nil || size.Sign() <= 0 {
+		return 0, fmt.Errorf("size %q: want a size such as 10Gi", text)
+	}
+	return size.Value(), nil
+}
+
+// check refuses values that make no sense.
+func (o *restoreOptions) check(target restore.Target) error {
+	switch {
+	case o.dryRun != "none" && o.dryRun != "client":
+		return fmt.Errorf("dry-run %q: want none or client", o.dryRun)
+	case o.parallel < 1:
+		return fmt.Errorf("parallel %d: want at least 1", o.parallel)
+	case o.timeout < time.Second:
+		return errors.New("--timeout: want at least 1s")
+	case o.lockSlots < 0 || o.lockTimeout < 0:
+		return errors.New("--lock-slots and --lock-timeout must not be negative")
+	case o.at != "latest" && (target.Kind == "vs" || target.Kind == "run"):
+		return fmt.Errorf("--at together with %s, which is of one time: want one or the other", target)
+	}
+	for flag, name := range map[string]string{"to-pvc": o.toPVC, "to-namespace": o.toNamespace, "storage-class": o.storageClass} {
+		if problems := validation.IsDNS1123Subdomain(name); name != "" && len(problems) > 0 {
+			return fmt.Errorf("%s %q: %s", flag, name, problems[0])
+		}
+	}
+	return nil
+}
+
+// readSource reads what is to be restored.
+func readSource(arg, namespace string) (restore.Target, error) {
+	grammar := scopeFlags{ofSnapshots: true}
+	found, err := grammar.readTargets([]string{arg}, namespace)
+	if err != nil || found[0].Kind == "namespace" {
+		return restore.Target{}, cmp.Or(err, fmt.Errorf("source %q: a whole namespace is restored claim by claim, or by run/ID", arg))
+	}
+	return restore.Target{Namespace: namespace, Kind: found[0].Kind, Name: found[0].Name}, nil
+}
+
+// restoring is one `restore` from its command line to its exit code.
+type restoring struct {
+	env      *Env
+	config   *genericclioptions.ConfigFlags
+	options  *restoreOptions
+	cluster  Cluster
+	progress progress
+	printer  printers.ResourcePrinter
+	request  restore.Request
+	plan     restore.Plan
+	started  time.Time
+}
+
+func runRestore(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags, o *restoreOptions, source string) error {
+	run, err := catalog.NewRun(env.Now(), env.Random)
+	if err != nil {
+		return err
+	}
+	namespace, err := currentNamespace(config)
+	if err != nil {
+		return err
+	}
+	r := &restoring{env: env, config: config, options: o, started: env.Now()}
+	if err := r.read(run, source, namespace); err != nil {
+		return usageError(cmd, err)
+	}
+	doc, err := r.do(cmd.Context())
+	if err != nil {
+		return r.fail(err)
+	}
+	return r.conclude(doc)
+}
+
+// read reads the command line; nothing is asked of the cluster.
+func (r *restoring) read(run catalog.Run, source, namespace string) error {
+	target, err := readSource(source, namespace)
+	if err != nil {
+		return err
+	}
+	if r.request, err = r.options.request(r.env, run, target); err != nil {
+		return err
+	}
+	if r.printer, err = r.options.output.printer(); err != nil {
+		return err
+	}
+	r.progress, err = r.options.show(r.env)
+	return err
+}
+
+// do plans, and unless that is all that was asked for, runs. An error says
+// that nothing was done.
+func (r *restoring) do(ctx context.Context) (doc restoreDoc, err error) {
+	if r.cluster, err = r.env.Connect(r.config); err != nil {
+		return doc, err
+	}
+	if r.plan, err = restore.MakePlan(ctx, r.cluster, r.request); err != nil {
+		return doc, err
+	}
+	if r.dry() {
+		return r.planned(), nil
+	}
+	if r.progress.text() {
+		r.printPlan(r.env.Err)
+	}
+	if err := restore.Check(ctx, r.cluster, r.plan); err != nil {
+		return doc, err
+	}
+	held, release, err := r.env.Lock(ctx, r.cluster, Lock{
+		Run: r.request.Run, Namespaces: []string{r.plan.ToNamespace},
+		Slots: r.options.lockSlots, Dir: r.options.lockDir, Timeout: r.options.lockTimeout,
+	})
+	if err != nil {
+		return doc, err
+	}
+	defer r.progress.Close()
+	r.sweep(held)
+	outcomes, err := restore.Run(held, r.cluster, r.follow, r.env.Now, r.plan, r.progress)
+	return r.document(outcomes, errors.Join(err, release())), nil
+}
+
+// sweep removes what earlier runs have left where this one works.
+func (r *restoring) sweep(ctx context.Context) {
+	restore.Sweep(ctx, r.cluster, r.env.Now, r.plan, r.progress)
+	if slices.ContainsFunc(r.plan.Volumes, func(v restore.Volume) bool { return v.Way == restore.Fill }) {
+		s := &sweeper{
+			cluster: r.cluster, now: r.env.Now, watcher: r.progress, run: r.request.Run,
+			namespaces: []string{r.plan.ToNamespace}, places: []string{r.plan.BackupNamespace},
+		}
+		s.start(ctx, s.copies)()
+	}
+}
+
+// follow is how movers are followed.
+func (r *restoring) follow(ctx context.Context, namespace, name, claim string, tell func(catalog.Event)) (restic.End, error) {
+	return offsite.Attend(ctx, r.cluster, namespace, name, claim, tell)
+}
+
+// dry reports whether the plan is all that was asked for.
+func (r *restoring) dry() bool { return r.options.dryRun == "client" }
+
+// fail writes err as the result too, where the result is for a script.
+func (r *restoring) fail(err error) error {
+	if r.printer == nil {
+		return err
+	}
+	doc := r.newDocument()
+	doc.Result, doc.ExitCode = "Failed", exitCode(err)
+	doc.blame(err)
+	return errors.Join(err, printDocument(r.env.Out, r.printer, doc))
+}
+
+// conclude writes the result and what is left to say, and turns the run into
+// its exit code.
+func (r *restoring) conclude(doc restoreDoc) error {
+	if err := r.printResult(doc); err != nil {
+		return err
+	}
+	if !r.dry() {
+		r.progress.Result(r.env.Now(), doc.ending())
+	}
+	for _, err := range doc.failures {
+		printError(r.env.Err, err)
+	}
+	if doc.ExitCode != exitOK {
+		return &finished{code: doc.ExitCode}
+	}
+	return nil
+}
+
+func (r *restoring) printResult(doc restoreDoc) error {
+	switch {
+	case r.printer != nil:
+		return printDocument(r.env.Out, r.printer, doc)
+	case r.options.output.format == "name":
+		return doc.printNames(r.env.Out)
+	case r.dry():
+		r.printPlan(r.env.Out)
+		return nil
+	}
+	return doc.printSentences(r.env.Out, slices.ContainsFunc(doc.Items, func(i restoreItem) bool { return i.Namespace != r.request.Target.Namespace }))
+}

@@ -1,0 +1,335 @@
+package restore
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/restic"
+)
+
+// The defaults of a Request.
+const (
+	DefaultParallel = 3
+	DefaultDeadline = 24 * time.Hour
+	DefaultTimeout  = time.Hour
+)
+
+// Request is what was asked for.
+type Request struct {
+	Run    catalog.Run
+	Target Target
+	// At is the time that the set may not be later than; zero for the latest.
+	// AtText is how it is called.
+	At     time.Time
+	AtText string
+	From   From
+
+	ToNamespace     string // "" for that of Target
+	ToClaim         string // "" for `<claim>-restored-<time of the run>`; of one claim only
+	StorageClass    string // "" for the recorded one
+	Size            int64  // bytes; 0 for what the record and the snapshot need
+	BackupNamespace string // where movers run
+	Image           string // with restic in it
+	Parallel        int    // claims at once, at least 1
+	// Deadline is how long restic may take in a mover, Timeout how long a
+	// volume may take to be made.
+	Deadline, Timeout time.Duration
+}
+
+// Way is how a claim gets its data.
+type Way string
+
+// The ways.
+const (
+	Clone  Way = "clone"  // the storage clones the snapshot
+	Static Way = "static" // the same, from a static copy of the snapshot in the claim's namespace
+	Fill   Way = "fill"   // a mover fills a volume, which is then handed over
+)
+
+// Plan is what Run will do, and all that it needs to know.
+type Plan struct {
+	Request
+	Chosen  []Chosen
+	Passed  []Passed
+	Volumes []Volume // by claim
+}
+
+// Volume is one claim that is to be made.
+type Volume struct {
+	Point
+	Way        Way
+	Claim      catalog.Claim // to be
+	Class      catalog.StorageClass
+	Repository catalog.Repository // where Way is Fill
+	// Name is that of all that is made on the way: static copy, filled claim,
+	// mover.
+	Name string
+	// Notes are what a person should know of it beforehand.
+	Notes []string
+}
+
+// Waits reports whether Run leaves the claim unbound: its volume is made when
+// the first pod mounts it.
+func (v Volume) Waits() bool { return v.Way != Fill && v.Class.WaitsForConsumer }
+
+// MakePlan looks at the cluster and decides. It changes nothing. Its error is a
+// catalog.Failure: nothing to restore from, a name that is taken, a class that
+// is not there, a size that is too small.
+func MakePlan(ctx context.Context, c Cluster, r Request) (Plan, error) {
+	r.ToNamespace = cmp.Or(r.ToNamespace, r.Target.Namespace)
+	inventory, err := c.Inventory(ctx, catalog.Scope{Namespaces: namespaces(r), BackupNamespace: r.BackupNamespace})
+	if err != nil {
+		return Plan{}, err
+	}
+	snapshots, err := c.Snapshots(ctx, catalog.Scope{Namespaces: []string{r.Target.Namespace}})
+	if err != nil {
+		return Plan{}, err
+	}
+	if err := checkRepository(r, inventory.Repositories); err != nil {
+		return Plan{}, err
+	}
+	choice, err := Choose(r, inventory.Repositories, snapshots)
+	if err != nil {
+		return Plan{}, err
+	}
+	p := planner{Request: r, inventory: inventory, cluster: c, classes: map[string]catalog.StorageClass{}}
+	plan := Plan{Request: r, Chosen: choice.Chosen, Passed: choice.Passed}
+	for _, chosen := range choice.Chosen {
+		for _, point := range chosen.Points {
+			v, err := p.volume(ctx, point)
+			if err != nil {
+				return Plan{}, err
+			}
+			plan.Volumes = append(plan.Volumes, v)
+		}
+	}
+	return plan, p.checkNames(plan.Volumes)
+}
+
+func namespaces(r Request) []string {
+	names := []string{r.Target.Namespace, r.ToNamespace}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// checkRepository wants the repository that was named to be there.
+func checkRepository(r Request, repositories []catalog.Repository) error {
+	if r.From.Repository == "" || slices.ContainsFunc(repositories, func(there catalog.Repository) bool { return there.Name == r.From.Repository }) {
+		return nil
+	}
+	return &catalog.Failure{
+		Code: catalog.CodeNoSecret, Message: "no repository " + r.From.Repository, State: "nothing changed",
+		Next: "see which there are: kubectl backsnap repo list",
+	}
+}
+
+type planner struct {
+	Request
+	inventory catalog.Inventory
+	cluster   Cluster
+	classes   map[string]catalog.StorageClass // by name, those that were read
+}
+
+// volume plans the claim that point is restored to.
+func (p *planner) volume(ctx context.Context, point Point) (Volume, error) {
+	s := point.Snapshot
+	source := s.Record.Claim
+	v := Volume{Point: point, Way: p.way(point), Name: workName(p.Run, p.ToNamespace, s.Claim)}
+	if point.Copy != nil && source.VolumeMode == "Block" {
+		return v, p.refuse(s, catalog.CodeUnsupported, "a block volume is not restored from a copy", "take it from its snapshot: --from snapshot")
+	}
+	size, err := p.size(s)
+	if err != nil {
+		return v, err
+	}
+	if v.Class, err = p.class(ctx, s, v.Way); err != nil {
+		return v, err
+	}
+	if point.Copy != nil {
+		i := slices.IndexFunc(p.inventory.Repositories, func(r catalog.Repository) bool { return r.Name == point.Copy.Repository })
+		v.Repository = p.inventory.Repositories[i] // Choose has taken it from there
+	}
+	labels := catalog.Ours("", p.Run)
+	labels[catalog.LabelNamespace] = s.Namespace
+	labels[catalog.LabelClaim] = catalog.ClaimLabel(s.Claim)
+	modes := source.AccessModes
+	if len(modes) == 0 {
+		modes = []string{"ReadWriteOnce"}
+	}
+	v.Claim = catalog.Claim{
+		Namespace: p.ToNamespace, Name: cmp.Or(p.ToClaim, restoredName(s.Claim, p.Run)),
+		Labels: labels, Annotations: catalog.HandsOff(),
+		StorageClass: v.Class.Name, Request: size, AccessModes: modes, VolumeMode: cmp.Or(source.VolumeMode, "Filesystem"),
+	}
+	v.Notes = p.notes(v)
+	return v, nil
+}
+
+func (p *planner) way(point Point) Way {
+	switch {
+	case point.Copy != nil:
+		return Fill
+	case point.Snapshot.Namespace != p.ToNamespace:
+		return Static
+	}
+	return Clone
+}
+
+// refuse is a claim that cannot be restored as it was asked for.
+func (p *planner) refuse(s catalog.Snapshot, code catalog.Code, reason, next string) error {
+	return &catalog.Failure{
+		Code: code, Message: fmt.Sprintf("%s not restored from %s: %s", s.Claim, s.Name, reason), State: "nothing changed", Next: next,
+	}
+}
+
+// size is what was asked for, else the larger of what the claim had asked for
+// and what the snapshot needs.
+func (p *planner) size(s catalog.Snapshot) (int64, error) {
+	source := s.Record.Claim
+	needed := max(source.Request, s.RestoreSize, s.Record.RestoreSize)
+	if needed == 0 {
+		needed = source.Capacity
+	}
+	switch {
+	case p.Size == 0 && needed == 0:
+		return 0, p.refuse(s, catalog.CodeUsage, "its record names no size", "name one with --size")
+	case p.Size == 0:
+		return needed, nil
+	case p.Size < needed:
+		return 0, p.refuse(s, catalog.CodeUsage, fmt.Sprintf("it needs %d bytes, --size is %d", needed, p.Size), fmt.Sprintf("--size %d, or leave it away", needed))
+	}
+	return p.Size, nil
+}
+
+// class is the one that was asked for, else the recorded one. A snapshot can
+// be cloned by its own driver only.
+func (p *planner) class(ctx context.Context, s catalog.Snapshot, way Way) (catalog.StorageClass, error) {
+	name := cmp.Or(p.StorageClass, s.Record.Claim.StorageClass)
+	if name == "" {
+		return catalog.StorageClass{}, p.refuse(s, catalog.CodeNoClass, "its claim had no storage class", "name one with --storage-class")
+	}
+	class, known := p.classes[name]
+	if !known {
+		var err error
+		class, err = p.cluster.StorageClass(ctx, name)
+		if errors.Is(err, catalog.ErrGone) {
+			return class, p.refuse(s, catalog.CodeNoClass, "there is no storage class "+name, "name another with --storage-class: kubectl get storageclasses")
+		}
+		if err != nil {
+			return class, err
+		}
+		p.classes[name] = class
+	}
+	if driver := s.Record.Claim.Driver; way != Fill && class.Driver != "" && driver != "" && class.Driver != driver {
+		return class, p.refuse(s, catalog.CodeNoClass, fmt.Sprintf("class %s is of driver %s, the snapshot of %s", name, class.Driver, driver),
+			"name a class of that driver with --storage-class, or restore a copy: --from copy")
+	}
+	return class, nil
+}
+
+// notes are what is out of the ordinary.
+func (p *planner) notes(v Volume) []string {
+	var notes []string
+	s := v.Snapshot
+	i := slices.IndexFunc(p.inventory.Claims, func(c catalog.Claim) bool { return c.Namespace == s.Namespace && c.Name == s.Claim })
+	if i >= 0 && s.Record.Claim.UID != "" && p.inventory.Claims[i].UID != s.Record.Claim.UID {
+		notes = append(notes, fmt.Sprintf("claim %s was made anew since: this is of the one before, UID %s", s.Claim, s.Record.Claim.UID))
+	}
+	if v.Waits() {
+		notes = append(notes, fmt.Sprintf("class %s waits for the first consumer: the volume is made when a pod mounts the claim", v.Class.Name))
+	}
+	if v.Waits() && v.Way == Static {
+		notes = append(notes, fmt.Sprintf("until then the static copy %s of the snapshot has to stand; the next restore into %s removes it", v.Name, p.ToNamespace))
+	}
+	return notes
+}
+
+// checkNames refuses names that are taken, and one name for several claims.
+func (p *planner) checkNames(volumes []Volume) error {
+	if p.ToClaim != "" && len(volumes) > 1 {
+		return &catalog.Failure{
+			Code: catalog.CodeUsage, Message: fmt.Sprintf("--to-pvc %s: %s has %d claims", p.ToClaim, p.Target, len(volumes)),
+			State: "nothing changed", Next: "restore one claim at a time, or leave --to-pvc away",
+		}
+	}
+	for _, v := range volumes {
+		if slices.ContainsFunc(p.inventory.Claims, func(c catalog.Claim) bool { return c.Namespace == v.Claim.Namespace && c.Name == v.Claim.Name }) {
+			return &catalog.Failure{
+				Code: catalog.CodeExists, Message: fmt.Sprintf("claim %s/%s is there already", v.Claim.Namespace, v.Claim.Name),
+				State: "nothing changed", Next: "choose another name with --to-pvc",
+			}
+		}
+	}
+	return nil
+}
+
+// restoredName is the default name of a new claim.
+func restoredName(claim string, run catalog.Run) string {
+	const form = len("20261122-011500")
+	return catalog.Shorten(claim, 253-len("-restored-")-form) + "-restored-" + string(run)[:min(form, len(run))]
+}
+
+// workName is what everything is called that is made on the way to claim in
+// that namespace. It is a DNS label, as a pod's host name is, and unlike those
+// of other claims of that name: contents are in no namespace.
+func workName(run catalog.Run, namespace, claim string) string {
+	sum := sha256.Sum256([]byte(namespace + "/" + claim))
+	tail := "-" + hex.EncodeToString(sum[:4])
+	return catalog.ObjectName(catalog.Shorten(strings.ReplaceAll(claim, ".", "-"), 63-len(tail)-len(run)-1)+tail, run, 63)
+}
+
+// Rights are what Run needs to be allowed to do.
+func (p Plan) Rights() []catalog.Right {
+	const snapshots, storage = "snapshot.storage.k8s.io", "persistentvolumes"
+	var rights []catalog.Right
+	add := func(group, resource, namespace string, verbs ...string) {
+		for _, verb := range verbs {
+			right := catalog.Right{Verb: verb, Group: group, Resource: resource, Namespace: namespace}
+			if !slices.Contains(rights, right) {
+				rights = append(rights, right)
+			}
+		}
+	}
+	for _, v := range p.Volumes {
+		to := v.Claim.Namespace
+		add("", "persistentvolumeclaims", to, "create", "get", "watch", "delete")
+		switch v.Way {
+		case Static:
+			add(snapshots, "volumesnapshotcontents", "", "get", "create")
+			add(snapshots, "volumesnapshots", to, "create", "list", "watch", "delete")
+		case Fill:
+			add("", "persistentvolumeclaims", p.BackupNamespace, "create", "get", "watch", "delete")
+			add("batch", "jobs", p.BackupNamespace, "create", "watch", "delete")
+			add("", "pods", p.BackupNamespace, "list", "watch")
+			add("", storage, "", "get", "patch")
+		}
+		if v.Way != Fill {
+			add(snapshots, "volumesnapshots", v.Snapshot.Namespace, "get")
+		}
+	}
+	for _, verb := range []string{"create", "get", "update", "delete"} {
+		add("coordination.k8s.io", "leases", p.ToNamespace, verb)
+	}
+	return rights
+}
+
+// job is the mover that fills the claim of that name.
+func (v Volume) job(p Plan) (restic.Job, error) {
+	return restic.Restore{
+		Namespace: p.BackupNamespace, Name: v.Name, Image: p.Image, Repository: v.Repository, Run: p.Run,
+		Source: catalog.Source{
+			Namespace: v.Claim.Namespace, Claim: v.Snapshot.Claim, Snapshot: v.Snapshot.Name, UID: v.Snapshot.UID,
+			Repository: v.Repository.Name, Restores: v.Claim.Name,
+		},
+		From: v.Snapshot.Namespace, Snapshot: v.Copy.Snapshot, Claim: v.Name,
+		NodeAffinity: v.Snapshot.Record.Claim.NodeAffinity, Deadline: p.Deadline,
+	}.Job()
+}
