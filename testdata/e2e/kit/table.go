@@ -23,7 +23,7 @@ const tableHead = `# Bad days
 What kubectl backsnap makes of bad input and bad days, as its tests have seen it on the cluster of ` + "`testdata/cluster`" + `, with real
 databases, restic and S3. Written by these tests, not by hand:
 
-    BACKSNAP_FAULTS_TABLE=$PWD/docs/faults/bad-days.md make e2e faults
+    make faults
 
 Exit 3 is a snapshot that stands without what else was asked for. "Left behind" is what is there of the run when it has ended, besides good
 restore points. "No write for" is the longest time in which a client that commits row after row got no answer from the database, restarts of
