@@ -253,16 +253,21 @@ func exec[T any](ctx context.Context, c Cluster, ref catalog.ContainerRef, timeo
 }
 
 // better is the error that says more: what the script itself said, else why
-// the transport failed, else that the stream was not whole.
+// the transport failed, else that the stream was not whole. Once the script's
+// last word is there, which says that all went well, only an exit status that
+// says otherwise counts: what becomes of the stream after it is no matter.
 func better(ctx context.Context, execErr, readErr error) error {
 	var said *plugins.Error
+	var exit *catalog.ExitError
 	switch {
-	case readErr == nil && execErr == nil, errors.As(readErr, &said):
+	case errors.As(readErr, &said):
 		return readErr
+	case readErr == nil && errors.As(execErr, &exit):
+		return execErr
+	case readErr == nil:
+		return nil
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case readErr == nil:
-		return execErr
 	case execErr == nil:
 		return readErr
 	}

@@ -330,6 +330,20 @@ func TestFailedDump(t *testing.T) {
 	}
 }
 
+// The script's last word is the proof: that the stream breaks after it is no
+// failure of the dump.
+func TestTheStreamBreaksAfterTheLastWord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inv, f := mysqlShop()
+		f.servers["mysql-0"].exit = errors.New("websocket: close 1006")
+		result, _ := take(t, t.Context(), f, request(effort(snapshot.Application)), inv)
+		want := []string{"binlog Protected application (proven dump of mysql in data)", "data Protected application (proven dump of mysql in data)"}
+		if diff := cmp.Diff(want, shorts(result)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
+}
+
 // What a person reads of a failed dump.
 func TestFailedDumpSaysWhatToDo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
