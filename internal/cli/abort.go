@@ -69,6 +69,16 @@ func readRun(args []string) (catalog.Run, error) {
 	return catalog.ParseRun(strings.TrimPrefix(args[0], "run/"))
 }
 
+// runScope is where a run is looked for.
+func runScope(config *genericclioptions.ConfigFlags, all bool, backupNamespace string) (catalog.Scope, error) {
+	namespace, err := currentNamespace(config)
+	scope := catalog.Scope{All: all, BackupNamespace: backupNamespace}
+	if !all {
+		scope.Namespaces = []string{namespace}
+	}
+	return scope, err
+}
+
 func runAbort(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags, o *abortOptions, args []string) error {
 	run, err := readRun(args)
 	if err != nil {
@@ -84,13 +94,8 @@ func runAbort(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlag
 	if a.progress, err = o.progressFlags.show(env); err != nil {
 		return usageError(cmd, err)
 	}
-	namespace, err := currentNamespace(config)
-	if err != nil {
+	if a.scope, err = runScope(config, o.all, o.backupNamespace); err != nil {
 		return err
-	}
-	a.scope = catalog.Scope{All: o.all, BackupNamespace: o.backupNamespace}
-	if !o.all {
-		a.scope.Namespaces = []string{namespace}
 	}
 	if a.cluster, err = env.Connect(config); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
 
@@ -36,6 +37,26 @@ type lockFlags struct {
 	lockTimeout time.Duration
 }
 
+// add adds the flags.
+func (o *lockFlags) add(f *pflag.FlagSet) {
+	f.IntVar(&o.lockSlots, "lock-slots", 0, "At most so many runs at once on this machine; 0: any number")
+	f.StringVar(&o.lockDir, "lock-dir", "", "Where the slots are; default: backsnap in the user's cache directory")
+	f.DurationVar(&o.lockTimeout, "lock-timeout", 0, "How long to wait for a namespace or slot that is busy")
+}
+
+// check refuses values that make no sense.
+func (o *lockFlags) check() error {
+	if o.lockSlots < 0 || o.lockTimeout < 0 {
+		return errors.New("--lock-slots and --lock-timeout must not be negative")
+	}
+	return nil
+}
+
+// lock is what a run of these flags must have for itself.
+func (o *lockFlags) lock(run catalog.Run, namespaces []string) Lock {
+	return Lock{Run: run, Namespaces: namespaces, Slots: o.lockSlots, Dir: o.lockDir, Timeout: o.lockTimeout}
+}
+
 // add adds the flags, but for those of the scope; atOnce is what --parallel
 // bounds.
 func (o *copyingFlags) add(cmd *cobra.Command, atOnce string) {
@@ -47,9 +68,7 @@ func (o *copyingFlags) add(cmd *cobra.Command, atOnce string) {
 	f.IntVar(&o.parallel, "parallel", offsite.DefaultParallel, atOnce)
 	f.IntVar(&o.perNode, "movers-per-node", 0, "Movers of all runs with this flag that run on one node at once; 0: as many as fit")
 	f.BoolVar(&o.wait, "wait", true, "Wait until the copies are made; else return once their movers are started, all of them at once")
-	f.IntVar(&o.lockSlots, "lock-slots", 0, "At most so many runs at once on this machine; 0: any number")
-	f.StringVar(&o.lockDir, "lock-dir", "", "Where the slots are; default: backsnap in the user's cache directory")
-	f.DurationVar(&o.lockTimeout, "lock-timeout", 0, "How long to wait for a namespace or slot that is busy")
+	o.lockFlags.add(f)
 	f.StringVar(&o.dryRun, "dry-run", "none", "none; client: print the plan and touch nothing; server: let the server check too what would be made, and store nothing")
 	o.output = addOutput(cmd)
 }
@@ -63,8 +82,9 @@ func (o *copyingFlags) check() error {
 		return fmt.Errorf("parallel %d: want at least 1", o.parallel)
 	case o.perNode < 0:
 		return errors.New("--movers-per-node must not be negative")
-	case o.lockSlots < 0 || o.lockTimeout < 0:
-		return errors.New("--lock-slots and --lock-timeout must not be negative")
+	}
+	if err := o.lockFlags.check(); err != nil {
+		return err
 	}
 	return o.moverFlags.check(o.backupNamespace)
 }
@@ -202,10 +222,7 @@ func (c *copying) checkRights(ctx context.Context, rights []catalog.Right, names
 
 // lock takes the namespaces for this run, and a slot of this machine.
 func (c *copying) lock(ctx context.Context, namespaces []string) (held context.Context, release func() error, err error) {
-	return c.env.Lock(ctx, c.cluster, Lock{
-		Run: c.id, Namespaces: namespaces,
-		Slots: c.flags.lockSlots, Dir: c.flags.lockDir, Timeout: c.flags.lockTimeout,
-	})
+	return c.env.Lock(ctx, c.cluster, c.flags.lock(c.id, namespaces))
 }
 
 // sweeper removes what earlier runs have left in the namespaces that the run

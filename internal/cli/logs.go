@@ -66,14 +66,9 @@ func runLogs(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags
 	if o.phase != "" && !slices.Contains(phases, catalog.Phase(o.phase)) {
 		return usageError(cmd, fmt.Errorf("phase %q: want dump, snapshot or upload", o.phase))
 	}
-	namespace, err := currentNamespace(config)
-	if err != nil {
-		return err
-	}
 	l := &logs{env: env, out: &logWriter{w: env.Out, phase: catalog.Phase(o.phase), tenths: map[string]int64{}}}
-	l.scope = catalog.Scope{All: o.all, BackupNamespace: o.backupNamespace}
-	if !o.all {
-		l.scope.Namespaces = []string{namespace}
+	if l.scope, err = runScope(config, o.all, o.backupNamespace); err != nil {
+		return err
 	}
 	if l.cluster, err = env.Connect(config); err != nil {
 		return err

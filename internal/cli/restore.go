@@ -24,14 +24,12 @@ import (
 // restoreOptions are the flags of `restore`.
 type restoreOptions struct {
 	progressFlags
+	lockFlags
 	at, from                               string
 	toPVC, toNamespace, storageClass, size string
 	backupNamespace, image, dryRun         string
 	parallel                               int
 	timeout                                time.Duration
-	lockSlots                              int
-	lockDir                                string
-	lockTimeout                            time.Duration
 	output                                 *output
 }
 
@@ -95,9 +93,7 @@ func (o *restoreOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.image, "restic-image", o.image, "Image of the movers")
 	f.DurationVar(&o.timeout, "timeout", o.timeout, "The longest to wait until a volume is made; a copy takes as long as it takes")
 	f.IntVar(&o.parallel, "parallel", o.parallel, "Claims at once")
-	f.IntVar(&o.lockSlots, "lock-slots", 0, "At most so many runs at once on this machine; 0: any number")
-	f.StringVar(&o.lockDir, "lock-dir", "", "Where the slots are; default: backsnap in the user's cache directory")
-	f.DurationVar(&o.lockTimeout, "lock-timeout", 0, "How long to wait for a namespace or slot that is busy")
+	o.lockFlags.add(f)
 	f.StringVar(&o.dryRun, "dry-run", o.dryRun, "none, or client: print the plan and touch nothing")
 	o.output = addOutput(cmd)
 }
@@ -148,10 +144,11 @@ func (o *restoreOptions) check(target restore.Target) error {
 		return fmt.Errorf("parallel %d: want at least 1", o.parallel)
 	case o.timeout < time.Second:
 		return errors.New("--timeout: want at least 1s")
-	case o.lockSlots < 0 || o.lockTimeout < 0:
-		return errors.New("--lock-slots and --lock-timeout must not be negative")
 	case o.at != "latest" && (target.Kind == "vs" || target.Kind == "run"):
 		return fmt.Errorf("--at together with %s, which is of one time: want one or the other", target)
+	}
+	if err := o.lockFlags.check(); err != nil {
+		return err
 	}
 	for flag, name := range map[string]string{"to-pvc": o.toPVC, "to-namespace": o.toNamespace, "storage-class": o.storageClass} {
 		if problems := validation.IsDNS1123Subdomain(name); name != "" && len(problems) > 0 {
@@ -238,10 +235,7 @@ func (r *restoring) do(ctx context.Context) (doc restoreDoc, err error) {
 	if err := restore.Check(ctx, r.cluster, r.plan); err != nil {
 		return doc, err
 	}
-	held, release, err := r.env.Lock(ctx, r.cluster, Lock{
-		Run: r.request.Run, Namespaces: []string{r.plan.ToNamespace},
-		Slots: r.options.lockSlots, Dir: r.options.lockDir, Timeout: r.options.lockTimeout,
-	})
+	held, release, err := r.env.Lock(ctx, r.cluster, r.options.lock(r.request.Run, []string{r.plan.ToNamespace}))
 	if err != nil {
 		return doc, err
 	}

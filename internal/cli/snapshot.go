@@ -92,7 +92,7 @@ func (o *snapshotOptions) check() error {
 	if o.dumpTimeout < time.Second || o.timeout < time.Second {
 		return fmt.Errorf("--dump-timeout and --timeout: want at least 1s")
 	}
-	return o.moverFlags.check(o.backupNamespace)
+	return nil
 }
 
 func runSnapshot(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags, o *snapshotOptions, args []string) error {
