@@ -200,12 +200,15 @@ func (s *session) keeping() string {
 
 func printApp(w io.Writer, app snapshot.App) {
 	fmt.Fprintf(w, "  %s/%s   %s\n", app.Namespace, app.Name, hookText(app))
+	if app.Err == nil && app.Hook != nil {
+		fmt.Fprintf(w, "    recognised by %s\n", app.Reason)
+	}
 	for _, v := range app.Volumes {
 		fmt.Fprintf(w, "    %-24s %8s  %s  class %s\n", v.Claim.Name, size(v.Claim.Capacity), v.Claim.Driver, cmp.Or(v.Class, "of the cluster's choice"))
 	}
 }
 
-// hookText says what runs in which pod, and why.
+// hookText says what runs in which pod.
 func hookText(app snapshot.App) string {
 	switch {
 	case app.Err != nil:
@@ -213,15 +216,13 @@ func hookText(app snapshot.App) string {
 	case app.Hook == nil:
 		return "no exec: " + app.Reason
 	}
-	first := app.Hook.Candidates[0]
-	text := fmt.Sprintf("dump by plugin %s (%s) in pod %s, container %s", app.Hook.Plugin.Name, app.Reason, first.Pod, first.Container)
-	if n := len(app.Hook.Candidates); n > 1 {
-		var pods []string
-		for _, c := range app.Hook.Candidates {
-			pods = append(pods, c.Pod)
-		}
-		text = fmt.Sprintf("dump by plugin %s (%s) in the primary of %s: a replica may lag behind; the probe tells which it is",
-			app.Hook.Plugin.Name, app.Reason, strings.Join(pods, ", "))
+	candidates := app.Hook.Candidates
+	if len(candidates) == 1 {
+		return fmt.Sprintf("dump by plugin %s in pod %s, container %s", app.Hook.Plugin.Name, candidates[0].Pod, candidates[0].Container)
 	}
-	return text
+	var pods []string
+	for _, c := range candidates {
+		pods = append(pods, c.Pod)
+	}
+	return fmt.Sprintf("dump by plugin %s in the primary of %s: a replica may lag behind; the probe tells which it is", app.Hook.Plugin.Name, strings.Join(pods, ", "))
 }

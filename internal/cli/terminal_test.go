@@ -57,7 +57,8 @@ func mysqlWorld() *world {
 }
 
 const planText = `Plan  context prod-eu, namespace shop, run 20261122-011500-x7k2
-  shop/statefulset/mysql   dump by plugin mysql (image mysql) in pod mysql-0, container main
+  shop/statefulset/mysql   dump by plugin mysql in pod mysql-0, container main
+    recognised by image mysql
     data-mysql-0             50.0 GiB  ebs.csi.aws.com  class ebs-snap
   off-site  main  s3:s3.example.com/acme
   keep      through 2026-12-22 UTC
