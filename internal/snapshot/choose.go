@@ -171,7 +171,7 @@ func (p *planner) hook(group []catalog.Claim) (*Hook, string, error) {
 		if err != nil {
 			return nil, "", err
 		}
-		nominate = func(plugins.Container) (plugins.Plugin, string, bool) { return plugin, "plugin was named", true }
+		nominate = func(plugins.Container) (plugins.Plugin, string, bool) { return plugin, "the name that was given", true }
 	}
 	hook, reason := p.candidates(group, nominate)
 	return hook, reason, nil

@@ -385,14 +385,14 @@ func TestMakePlan(t *testing.T) {
 			},
 			want: []string{
 				"shop/pvc/a crash (crash consistency was asked for) a:snap:calendar",
-				"shop/statefulset/b auto dump mysql in b-0/main (plugin was named) b:snap:7d",
+				"shop/statefulset/b auto dump mysql in b-0/main (the name that was given) b:snap:7d",
 				"shop/statefulset/c auto (no plugin was asked for) c:snap:7d",
 			},
 		},
 		{
 			name: "a plugin that is named is tried in every container that mounts the claims", request: request(plugin("postgres")),
 			inv:  catalog.Inventory{Claims: []catalog.Claim{claim("binlog"), claim("data")}, Pods: []catalog.Pod{mysql}},
-			want: []string{"shop/statefulset/mysql auto dump postgres in mysql-0/main (plugin was named) binlog:snap:30d data:snap:30d"},
+			want: []string{"shop/statefulset/mysql auto dump postgres in mysql-0/main (the name that was given) binlog:snap:30d data:snap:30d"},
 		},
 		{
 			name: "no plugin", request: request(plugin("none")),
