@@ -152,7 +152,9 @@ func TestClientGone(t *testing.T) {
 		{"the tool does not listen", "trap '' TERM HUP INT\nwhile :; do sleep 1000; done\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // a tool that does not listen is waited for
 			shells(t, func(t *testing.T, b *box) {
+				t.Parallel()
 				fakePostgres(b, "shop")
 				b.older()
 				before := b.files("")
