@@ -18,11 +18,17 @@ var (
 // Held is the error of an object that was deleted and stays until somebody
 // else lets go of it: there is nothing more that we can do.
 type Held struct {
-	Finalizers []string // whose names say who holds it
+	Finalizers []string // whose names say who holds it; nil where a pod does
+	// Pod is one that uses it, and that Node was told to end and has not said
+	// that it has.
+	Pod, Node string
 }
 
-// Error names the finalizers.
+// Error names who holds it.
 func (h *Held) Error() string {
+	if h.Pod != "" {
+		return fmt.Sprintf("it is deleted, and goes when node %s answers again or is removed from the cluster: pod %s may run there still", h.Node, h.Pod)
+	}
 	return "it is deleted, and held by another's finalizer: " + strings.Join(h.Finalizers, ", ")
 }
 

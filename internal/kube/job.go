@@ -372,8 +372,9 @@ func made(there, asked metav1.ObjectMeta) bool {
 func (c *Cluster) RemoveMover(ctx context.Context, namespace, name string) error {
 	door := c.core.BatchV1().Jobs(namespace)
 	err := remove(ctx, name, removal{
-		watch: door.Watch,
-		get:   getter(door.Get),
+		watch:  door.Watch,
+		get:    getter(door.Get),
+		keeper: c.silentNode(namespace, podsOf(name), anyPod),
 		delete: func(ctx context.Context) error {
 			return door.Delete(ctx, name, metav1.DeleteOptions{PropagationPolicy: new(metav1.DeletePropagationForeground)})
 		},
@@ -421,6 +422,7 @@ type removal struct {
 	watch  func(context.Context, metav1.ListOptions) (watch.Interface, error)
 	get    func(context.Context, string) error
 	delete func(context.Context) error
+	keeper keeper // nil where only finalizers can hold it
 }
 
 // remove deletes the object of that name and returns when it is gone, or held
@@ -431,6 +433,9 @@ func remove(ctx context.Context, name string, r removal) error {
 	defer cancel(nil)
 	hold := &hold{giveUp: cancel}
 	defer hold.forget()
+	if r.keeper != nil {
+		go r.keeper.ask(ctx, cancel)
+	}
 	gone, deleted := false, false
 	return observe(ctx, r.watch, only(name), observer{
 		opened: func() error {

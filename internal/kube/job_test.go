@@ -384,6 +384,41 @@ func TestFollowMover(t *testing.T) {
 			err:  catalog.ErrGone,
 		},
 		{
+			name: "its node does not answer any more, then it does",
+			show: func(s stage) {
+				pod := func(ready corev1.ConditionStatus, state corev1.ContainerState) *corev1.Pod {
+					p := moverPod("p1", corev1.PodRunning, state)
+					p.Spec.NodeName = "node-2"
+					p.Status.Conditions = []corev1.PodCondition{
+						{Type: corev1.PodReady, Status: ready}, {Type: corev1.ContainersReady, Status: corev1.ConditionTrue},
+					}
+					return p
+				}
+				s.pods.Add(pod(corev1.ConditionTrue, running()))
+				s.pods.Modify(pod(corev1.ConditionFalse, running()))
+				s.pods.Modify(pod(corev1.ConditionTrue, running()))
+				s.pods.Modify(pod(corev1.ConditionFalse, terminated(0, "Completed", "report"))) // as its kubelet says it first
+			},
+			seen: []restic.Sight{{Pod: "p1", Running: true}, {Pod: "p1", Trouble: &restic.Trouble{
+				Reason: "NodeNotReady", Object: "node-2", Message: "node node-2 does not answer; whether restic runs there still is not known",
+			}}, {Pod: "p1", Running: true}},
+			end: restic.End{Pod: "p1", Text: "report", Finished: finishedAt},
+		},
+		{
+			name: "its node is lost before the container was made",
+			show: func(s stage) {
+				pod := moverPod("p1", corev1.PodPending, waiting("ContainerCreating", ""))
+				pod.DeletionTimestamp = new(metav1.Now())
+				pod.Status.Conditions = []corev1.PodCondition{{
+					Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "DeletionByTaintManager", Message: "deleting due to NoExecute taint",
+				}}
+				s.pods.Add(pod)
+				s.jobs.Delete(moverJob())
+			},
+			seen: []restic.Sight{{Pod: "p1", Trouble: &restic.Trouble{Reason: "DeletionByTaintManager", Message: "deleting due to NoExecute taint"}}},
+			err:  catalog.ErrGone,
+		},
+		{
 			name: "no node has room",
 			show: func(s stage) {
 				s.pods.Add(unschedulable)

@@ -99,7 +99,15 @@ func (s standing) addJob(job *batchv1.Job) {
 	}
 	m := s.of(job.Name, job.Labels)
 	reason, _ := finished(job)
-	m.Source, m.Job, m.Finished, m.Ending = source, true, reason != "", job.DeletionTimestamp != nil
+	m.Source, m.Job, m.Finished, m.Ending = source, true, reason != "", job.DeletionTimestamp != nil || reason == "" && doomed(job)
+}
+
+// doomed reports whether the Job has failed and waits for its pods to end, as
+// it does for ever on a node that is lost.
+func doomed(job *batchv1.Job) bool {
+	return slices.ContainsFunc(job.Status.Conditions, func(c batchv1.JobCondition) bool {
+		return c.Type == batchv1.JobFailureTarget && c.Status == corev1.ConditionTrue
+	})
 }
 
 func (c *Cluster) listJobs(ctx context.Context, namespace string) ([]batchv1.Job, error) {

@@ -76,7 +76,7 @@ func TestMovers(t *testing.T) {
 			Source: catalog.Source{Namespace: "shop", Claim: "data", Snapshot: "s", UID: "u", Repository: "main"},
 		},
 		{Namespace: "backsnap", Name: "b", Run: copyRun, Job: true, Finished: true},
-		{Namespace: "backsnap", Name: "c", Run: copyRun, Job: true},
+		{Namespace: "backsnap", Name: "c", Run: copyRun, Job: true, Ending: true},
 		{Namespace: "backsnap", Name: "e", Run: copyRun, Source: of, Clone: true},
 		{Namespace: "backsnap", Name: "g", Run: copyRun, Source: of, Static: true},
 		{Namespace: "backsnap", Name: "leaving", Run: copyRun, Job: true, Ending: true},

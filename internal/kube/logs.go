@@ -28,7 +28,7 @@ const maxLine = 64 << 10
 // order in which they were made. A pod whose container has not started, or is
 // gone, has logged nothing.
 func (c *Cluster) LogLines(ctx context.Context, namespace, job string) ([]catalog.Line, error) {
-	pods, err := list(ctx, metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + job}, c.core.CoreV1().Pods(namespace).List,
+	pods, err := list(ctx, podsOf(job), c.core.CoreV1().Pods(namespace).List,
 		func(l *corev1.PodList) []corev1.Pod { return l.Items })
 	if err != nil {
 		return nil, explain(err, "list pods of job "+namespace+"/"+job, catalog.Right{Verb: "list", Resource: "pods", Namespace: namespace})

@@ -243,6 +243,7 @@ func (c *Cluster) RemoveClone(ctx context.Context, namespace, name string, recla
 		watch:  door.Watch,
 		get:    getter(door.Get),
 		delete: func(ctx context.Context) error { return door.Delete(ctx, name, metav1.DeleteOptions{}) },
+		keeper: c.silentNode(namespace, inRole(catalog.RoleMover), mounts(name)),
 	})
 	return errors.Join(kept, explain(err, fmt.Sprintf("delete claim %s/%s", namespace, name), claimRight("delete", namespace)))
 }

@@ -103,16 +103,16 @@ func (f *following) watchJob(ctx context.Context, to chan<- watch.Event) error {
 }
 
 func (f *following) watchPods(ctx context.Context, to chan<- watch.Event) error {
-	err := observe(ctx, f.cluster.core.CoreV1().Pods(f.namespace).Watch, f.ofJob(), observer{
+	err := observe(ctx, f.cluster.core.CoreV1().Pods(f.namespace).Watch, podsOf(f.name), observer{
 		opened: func() error { return nil }, event: pass(ctx, to), done: never,
 	})
 	right := catalog.Right{Verb: "watch", Resource: "pods", Namespace: f.namespace}
 	return explain(err, fmt.Sprintf("watch pods of job %s/%s", f.namespace, f.name), right)
 }
 
-// ofJob selects the Job's pods.
-func (f *following) ofJob() metav1.ListOptions {
-	return metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + f.name}
+// podsOf selects the pods of the Job of that name.
+func podsOf(job string) metav1.ListOptions {
+	return metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=" + job}
 }
 
 // watchComplaints hands on the warnings of the namespace. Without the right to
@@ -162,7 +162,10 @@ func (f *following) sight() restic.Sight {
 	if pod == nil {
 		return restic.Sight{Trouble: f.complaint("PersistentVolumeClaim/"+f.clone, "Job/"+f.name)}
 	}
-	sight := restic.Sight{Pod: pod.Name}
+	sight := restic.Sight{Pod: pod.Name, Trouble: unheard(pod)}
+	if sight.Trouble != nil {
+		return sight
+	}
 	if status := moverStatus(pod); status != nil {
 		switch state := status.State; {
 		case state.Running != nil:
@@ -189,6 +192,36 @@ func (f *following) sight() restic.Sight {
 		sight.Trouble = complaint
 	}
 	return sight
+}
+
+// unheard is the trouble of a pod that has not ended for all that is known, and
+// whose node cannot be asked; nil for none. The Job starts no other pod before
+// the node says that this one is over, which a lost node never does.
+func unheard(pod *corev1.Pod) *restic.Trouble {
+	status := moverStatus(pod)
+	if status != nil && status.State.Terminated != nil || pod.Status.Phase == corev1.PodFailed {
+		return nil
+	}
+	condition := func(of corev1.PodConditionType) corev1.PodCondition {
+		i := slices.IndexFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool { return c.Type == of })
+		if i < 0 {
+			return corev1.PodCondition{}
+		}
+		return pod.Status.Conditions[i]
+	}
+	// A kubelet lets both conditions fall together. The first alone is what the
+	// node lifecycle controller takes back, without a reason, of a node that
+	// has not said anything for a while.
+	if condition(corev1.PodReady).Status == corev1.ConditionFalse && condition(corev1.ContainersReady).Status == corev1.ConditionTrue {
+		return &restic.Trouble{
+			Reason: restic.NodeNotReady, Object: pod.Spec.NodeName,
+			Message: fmt.Sprintf("node %s does not answer; whether restic runs there still is not known", pod.Spec.NodeName),
+		}
+	}
+	if c := condition(corev1.DisruptionTarget); pod.DeletionTimestamp != nil && c.Reason == "DeletionByTaintManager" {
+		return &restic.Trouble{Reason: c.Reason, Message: c.Message}
+	}
+	return nil
 }
 
 // failedAttempt is the trouble of an attempt that failed, nil for one that the
@@ -263,7 +296,7 @@ func (f *following) catchUp(ctx context.Context) error {
 	if pod := f.last(); pod != nil && pod.Status.Phase == corev1.PodFailed {
 		return nil
 	}
-	pods, err := list(ctx, f.ofJob(), f.cluster.core.CoreV1().Pods(f.namespace).List,
+	pods, err := list(ctx, podsOf(f.name), f.cluster.core.CoreV1().Pods(f.namespace).List,
 		func(l *corev1.PodList) []corev1.Pod { return l.Items })
 	if err != nil {
 		right := catalog.Right{Verb: "list", Resource: "pods", Namespace: f.namespace}

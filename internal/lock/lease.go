@@ -36,7 +36,6 @@ type Options struct {
 
 const (
 	defaultDuration = 15 * time.Second
-	releaseTimeout  = 10 * time.Second
 	answerTimeout   = 10 * time.Second
 	watchPause      = time.Second // before a watch that broke is tried again
 )
@@ -313,9 +312,10 @@ func lost(namespace, to string) error {
 	}
 }
 
-// release gives all leases back, also when ctx is done.
+// release gives all leases back, also when ctx is done. It tries for as long as
+// one lasts that nobody renews: after that it is free by itself.
 func (h *leases) release(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.duration)
 	defer cancel()
 	failed := make([]error, len(h.held))
 	var wg sync.WaitGroup

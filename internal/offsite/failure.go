@@ -33,6 +33,9 @@ func (m *making) failed(err error) error {
 		m.explain(f, said.Report)
 	case errors.As(err, &stuck):
 		f.Code, f.Next = stuck.code(), m.remedy(stuck.trouble)
+		if node := stuck.trouble.Object; stuck.trouble.Reason == restic.NodeNotReady {
+			f.State = fmt.Sprintf("the snapshot stands; what was made for the copy is deleted, and goes when node %s answers again or is removed from the cluster", node)
+		}
 	case errors.As(err, &denied):
 		f.Next = m.remedy(denied.Trouble)
 	case catalog.CodeOf(err) != "":
@@ -50,10 +53,15 @@ func (m *making) remedy(t restic.Trouble) string {
 		return m.secure()
 	case restic.OutOfMemory:
 		return m.again() + " --mover-limits=memory=" + twice(m.request.Pod.MemoryLimit)
+	case restic.NodeNotReady:
+		return fmt.Sprintf("kubectl describe node %s; then, also while it is away: %s", t.Object, m.again())
 	case restic.Quota:
 		return fmt.Sprintf("raise ResourceQuota %s in %s, %s", t.Object, m.namespace(), less(t))
 	case restic.LimitRange:
 		return fmt.Sprintf("kubectl describe limitrange -n %s; then raise it, %s", m.namespace(), less(t))
+	}
+	if strings.Contains(t.Message, "non-root policy") { // what the kubelet says of runAsNonRoot, which something has set
+		return fmt.Sprintf("let the mover be root in %s, which reads every file; or %s --run-as-user=UID", m.namespace(), m.again())
 	}
 	return m.look()
 }

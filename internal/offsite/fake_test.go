@@ -251,11 +251,12 @@ func (c *cluster) nameOf(claim string) string {
 }
 
 func (c *cluster) RemoveMover(ctx context.Context, _, name string) error {
-	if err := c.note(ctx, name, "remove mover"); err != nil {
-		return err
+	err := c.note(ctx, name, "remove mover")
+	var held *catalog.Held
+	if err == nil || errors.As(err, &held) { // as good as gone
+		c.drop("mover", name)
 	}
-	c.drop("mover", name)
-	return nil
+	return err
 }
 
 func (c *cluster) RemoveClone(ctx context.Context, _, name string, reclaim bool) error {

@@ -436,6 +436,39 @@ func TestWhatCannotBeRemovedSaysNothingOfTheCopy(t *testing.T) {
 	equal(t, "events", []string{"started", "ok", "warning remove clone backsnap/" + name + ": boom"}, w.of("data"))
 }
 
+// A node that is lost keeps its pod, and with it the clone: that is told, and
+// what it does not keep is removed all the same.
+func TestWhatALostNodeKeeps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, w := newCluster(t), &events{}
+		held := &catalog.Held{Pod: "p", Node: "node-2"}
+		c.fail["data: remove mover"], c.fail["data: remove clone"] = held, held
+		c.follow["data"] = func(ctx context.Context, seen func(restic.Sight)) (restic.End, error) {
+			seen(restic.Sight{Pod: "p", Running: true})
+			seen(restic.Sight{Pod: "p", Trouble: &restic.Trouble{Reason: restic.NodeNotReady, Object: "node-2", Message: "it does not answer"}})
+			<-ctx.Done()
+			return restic.End{}, context.Cause(ctx)
+		}
+		start := time.Now()
+		outcomes, _ := offsite.Run(t.Context(), c, at, plan(t, "data"), w)
+		equal(t, "given up after", 5*time.Minute, time.Since(start))
+		f := failure(t, outcomes[0])
+		equal(t, "failure", []string{
+			"copy of shop/data to main not made", "NodeNotReady: it does not answer",
+			"the snapshot stands; what was made for the copy is deleted, and goes when node node-2 answers again or is removed from the cluster",
+			"kubectl describe node node-2; then, also while it is away: kubectl backsnap copy vs/data-20261122-011500-x7k2 -n shop",
+		}, []string{f.Message, f.Cause.Error(), f.State, f.Next})
+		equal(t, "code", catalog.CodeMover, f.Code)
+		equal(t, "left over", nil, outcomes[0].Left)
+		equal(t, "left", []string(nil), c.left())
+		name := outcomes[0].Copy.Name
+		equal(t, "events", []string{
+			"started", "warning NodeNotReady: it does not answer", "failed copy of shop/data to main not made: NodeNotReady: it does not answer",
+			"warning remove mover backsnap/" + name + ": " + held.Error(), "warning remove clone backsnap/" + name + ": " + held.Error(),
+		}, w.of("data"))
+	})
+}
+
 func TestTroubles(t *testing.T) {
 	image := restic.Trouble{Reason: "ErrImagePull", Message: "not found"}
 	backOff := restic.Trouble{Reason: "ImagePullBackOff", Message: "back-off"}
@@ -551,6 +584,10 @@ func TestRemediesOfTroubles(t *testing.T) {
 		{"want of memory", restic.Trouble{Reason: "OOMKilled"}, nil, again + " --mover-limits=memory=3072Mi"},
 		{"quota", restic.Trouble{Reason: "Quota", Object: "tight"}, nil, "raise ResourceQuota tight in backsnap, or need less: --mover-requests=cpu=Q,memory=Q --mover-limits=cpu=Q,memory=Q"},
 		{"LimitRange", restic.Trouble{Reason: "LimitRange"}, nil, "kubectl describe limitrange -n backsnap; then raise it, or need less: --mover-requests=cpu=Q,memory=Q --mover-limits=cpu=Q,memory=Q"},
+		{
+			"a policy that lets nobody be root", restic.Trouble{Reason: "CreateContainerConfigError", Message: "container's runAsUser breaks non-root policy"}, nil,
+			"let the mover be root in backsnap, which reads every file; or " + again + " --run-as-user=UID",
+		},
 		{"anything else", restic.Trouble{Reason: "FailedCreate"}, nil, "kubectl get events -n backsnap"},
 	}
 	for _, test := range tests {

@@ -22,13 +22,15 @@ const (
 	Quota       = "Quota"
 	LimitRange  = "LimitRange"
 	OutOfMemory = "OOMKilled"
+	// NodeNotReady: the node that the pod is on does not answer.
+	NodeNotReady = "NodeNotReady"
 )
 
 // Trouble is what the cluster says is wrong, in its own words.
 type Trouble struct {
 	Reason  string
 	Message string
-	Object  string // name of the quota that is meant; "" elsewhere
+	Object  string // name of the quota or the node that is meant; "" elsewhere
 	// Lasting: it does not pass by waiting.
 	Lasting bool
 }
@@ -78,7 +80,7 @@ type Mover struct {
 
 	Job      bool
 	Finished bool // the Job
-	Ending   bool // the Job is being deleted
+	Ending   bool // the Job is being deleted, or has failed and waits for its pods
 	Clone    bool
 	Static   bool // the static copy, or its content alone
 }

@@ -211,6 +211,11 @@ func hungry(t *testing.T, namespace string) {
 	run.says(t, "next: ", "-n "+namespace+" --in-namespace --mover-limits=memory=128Mi")
 	run.ends(t, 3)
 	nothingLeft(t, namespace, "data")
+	told, err := os.ReadFile(run.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kit.Day{Group: "Mover", What: "mover out of memory (OOMKilled)", Exit: 3, Code: "BS055"}.Seen(t, nil, string(told))
 }
 
 // slow fills the claim, so that a copy with an upload limit takes some time.
@@ -325,7 +330,7 @@ func TestAMoverThatIsKilledOrEvictedTriesAgain(t *testing.T) {
 		"create", "--raw", fmt.Sprintf("/api/v1/namespaces/%s/pods/%s/eviction", namespace, second), "-f", "-")
 	run.ends(t, 0)
 	nothingLeft(t, namespace, "data")
-	kit.Day{Group: "Mover", What: "mover killed, the next one evicted"}.Seen(t)
+	kit.Day{Group: "Mover", What: "mover killed, the next one evicted"}.Seen(t, nil, "")
 }
 
 // mover is the mover's pod in namespace that runs and is not the one named before.

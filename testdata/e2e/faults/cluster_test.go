@@ -107,7 +107,7 @@ func TestOutputPipeClosed(t *testing.T) {
 	}
 	run := strings.TrimSpace(kit.Kubectl(t, "get", "volumesnapshot", "-n", namespace, "-o", `jsonpath={.items[*].metadata.labels.backsnap\.sh/run}`))
 	kit.NothingLeft(t, run, "")
-	kit.Day{Group: "Cluster", What: "output pipe closed"}.Seen(t)
+	kit.Day{Group: "Cluster", What: "output pipe closed"}.Seen(t, nil, "")
 }
 
 // reader is a user who may look at these and at snapshots, and do nothing.
@@ -160,10 +160,9 @@ spec:
 `, namespace, postgresData), "apply", "-f", "-")
 }
 
-// denySnapshots makes the API server refuse VolumeSnapshots in namespace.
-func denySnapshots(t *testing.T, namespace string) {
+// deny makes the API server refuse to create a resource of group in namespace.
+func deny(t *testing.T, namespace, group, resource, message string) {
 	t.Helper()
-	name := kit.Random("policy")
 	made(t, fmt.Sprintf(`
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
@@ -171,8 +170,8 @@ metadata: {name: %[1]s}
 spec:
   failurePolicy: Fail
   matchConstraints:
-    resourceRules: [{apiGroups: [snapshot.storage.k8s.io], apiVersions: [v1], operations: [CREATE], resources: [volumesnapshots]}]
-  validations: [{expression: "false", message: "no snapshots on Sundays"}]
+    resourceRules: [{apiGroups: [%[3]q], apiVersions: [v1], operations: [CREATE], resources: [%[4]s]}]
+  validations: [{expression: "false", message: %[5]q}]
 ---
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicyBinding
@@ -181,7 +180,13 @@ spec:
   policyName: %[1]s
   validationActions: [Deny]
   matchResources: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: %[2]s}}}
-`, name, namespace))
+`, kit.Random("policy"), namespace, group, resource, message))
+}
+
+// denySnapshots makes the API server refuse VolumeSnapshots in namespace.
+func denySnapshots(t *testing.T, namespace string) {
+	t.Helper()
+	deny(t, namespace, "snapshot.storage.k8s.io", "volumesnapshots", "no snapshots on Sundays")
 	denied(t, "no snapshots on Sundays", snapshotOf(namespace))
 }
 

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Day is a bad day: what has happened, and what the plugin is to make of it.
@@ -22,8 +23,14 @@ type Day struct {
 	Left string
 }
 
+// Pulse is a client that writes to an app's database without a break.
+type Pulse interface {
+	// Longest is the longest time in which it could not, since it was asked last.
+	Longest() time.Duration
+}
+
 // Snapshot runs `snapshot -o json` on that day and checks it.
-func (d Day) Snapshot(t testing.TB, w *Writer, args ...string) Run {
+func (d Day) Snapshot(t testing.TB, w Pulse, args ...string) Run {
 	t.Helper()
 	return d.Check(t, w, Backsnap(t, append([]string{"snapshot", "-o", "json"}, args...)...))
 }
@@ -32,10 +39,20 @@ func (d Day) Snapshot(t testing.TB, w *Writer, args ...string) Run {
 // of the failures, and that each of them names the state and the next step.
 // Then it waits until nothing of the run is left, and writes the day's row. w
 // has written to the app's database meanwhile; nil where there is none.
-func (d Day) Check(t testing.TB, w *Writer, r Result) Run {
+func (d Day) Check(t testing.TB, w Pulse, r Result) Run {
 	t.Helper()
 	run := ReadRun(t, d.Exit, r)
-	said := failures(r.Stderr)
+	said := d.told(t, r.Stderr)
+	NothingLeft(t, run.Run, d.Stays)
+	d.row(t, w, said)
+	return run
+}
+
+// told are the failures that were told on standard error, once they are seen to
+// be the day's.
+func (d Day) told(t testing.TB, stderr string) []failure {
+	t.Helper()
+	said := failures(stderr)
 	if d.Code != "" && len(said) == 0 {
 		t.Errorf("%s: no failure is told", d.What)
 	}
@@ -51,18 +68,19 @@ func (d Day) Check(t testing.TB, w *Writer, r Result) Run {
 		}
 	}
 	for _, part := range d.Says {
-		if !strings.Contains(r.Stderr, part) {
+		if !strings.Contains(stderr, part) {
 			t.Errorf("%s: %q is not said", d.What, part)
 		}
 	}
-	NothingLeft(t, run.Run, d.Stays)
-	d.row(t, w, said)
-	return run
+	return said
 }
 
-// Seen writes the row of a day that ended as it should have, for a test that
-// looks at it in its own way.
-func (d Day) Seen(t testing.TB) { d.row(t, nil, nil) }
+// Seen checks what was told and writes the day's row, for a test that looks at
+// all else in its own way.
+func (d Day) Seen(t testing.TB, w Pulse, stderr string) {
+	t.Helper()
+	d.row(t, w, d.told(t, stderr))
+}
 
 // failure is one `error:` with what stands below it.
 type failure struct{ message, cause, state, next string }

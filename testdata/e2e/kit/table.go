@@ -37,7 +37,7 @@ const columns = "| what happened | exit | message | left behind | no write for |
 
 // row writes the day's row into the file that BACKSNAP_FAULTS_TABLE names, in
 // place of the one that is there.
-func (d Day) row(t testing.TB, w *Writer, said []failure) {
+func (d Day) row(t testing.TB, w Pulse, said []failure) {
 	t.Helper()
 	pause := "-"
 	if w != nil {
@@ -81,6 +81,7 @@ var changing = []struct {
 	{regexp.MustCompile(`\d{8}-\d{6}-[0-9a-z]{4}`), "RUN"},
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "UID"},
 	{regexp.MustCompile(`\b(e2e|bucket|user|class|policy)-[0-9a-f]{8}\b`), "$1"},
+	{regexp.MustCompile(`\bRUN-[0-9a-z]{5}\b`), "RUN-POD"},
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "SHA256"},
 	{regexp.MustCompile(`\b\d{4}-\d\d-\d\d[T ][0-9:.]+(Z|[+-]\d\d:\d\d)?`), "TIME"},
 	{regexp.MustCompile(`\b\d{1,3}(\.\d{1,3}){3}(:\d+)?\b`), "ADDRESS"},

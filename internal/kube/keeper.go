@@ -1,0 +1,89 @@
+package kube
+
+import (
+	"context"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+)
+
+// keeper says who keeps an object that was deleted; nil while that is not
+// known, and for how long to wait before it is asked again, zero for no more.
+type keeper func(context.Context) (held *catalog.Held, wait time.Duration)
+
+// ask asks while the object stays, and gives up once it is known who keeps it.
+func (k keeper) ask(ctx context.Context, giveUp context.CancelCauseFunc) {
+	for wait := heldFor; wait > 0; {
+		if sleep(ctx, wait) != nil {
+			return // the object is gone
+		}
+		var held *catalog.Held
+		if held, wait = k(ctx); held != nil {
+			giveUp(held)
+			return
+		}
+	}
+}
+
+// silentNode is the keeper of what goes with one of those pods: a node that
+// was told to end it, and does not say that it has. A lost node never does, and
+// only the node's return or its removal from the cluster lets the pod go; until
+// then its restic may be alive, and what it reads must not be taken from it.
+func (c *Cluster) silentNode(namespace string, selected metav1.ListOptions, concerns func(*corev1.Pod) bool) keeper {
+	since := map[types.UID]time.Time{}
+	return func(ctx context.Context) (*catalog.Held, time.Duration) {
+		pods, err := list(ctx, selected, c.core.CoreV1().Pods(namespace).List, func(l *corev1.PodList) []corev1.Pod { return l.Items })
+		if err != nil {
+			return nil, 0 // who may not see pods waits without knowing for whom
+		}
+		now, wait := time.Now(), time.Duration(0)
+		for i := range pods {
+			pod := &pods[i]
+			if !concerns(pod) {
+				continue
+			}
+			if _, known := since[pod.UID]; !known {
+				since[pod.UID] = now
+			}
+			late := overdue(pod, now, since[pod.UID])
+			if late >= heldFor {
+				return &catalog.Held{Pod: pod.Name, Node: pod.Spec.NodeName}, 0
+			}
+			wait = max(wait, heldFor-late)
+		}
+		return nil, wait
+	}
+}
+
+// overdue is for how long the pod's node should have ended it; less than zero
+// while it has time. The server's clock is believed only where it makes the
+// wait shorter: ours may be wrong, and then our own watching decides.
+func overdue(pod *corev1.Pod, now, since time.Time) time.Duration {
+	if pod.DeletionTimestamp == nil || len(pod.Finalizers) > 0 || pod.Spec.NodeName == "" {
+		return 0 // controllers are not done with it
+	}
+	grace := time.Duration(0)
+	if seconds := pod.DeletionGracePeriodSeconds; seconds != nil {
+		grace = time.Duration(*seconds) * time.Second
+	}
+	return max(now.Sub(pod.DeletionTimestamp.Time), now.Sub(since)-grace)
+}
+
+// anyPod concerns every pod.
+func anyPod(*corev1.Pod) bool { return true }
+
+// mounts concerns the pods that use a claim.
+func mounts(claim string) func(*corev1.Pod) bool {
+	return func(pod *corev1.Pod) bool {
+		for _, mount := range claimVolumes(pod) {
+			if mount.Claim == claim {
+				return true
+			}
+		}
+		return false
+	}
+}
