@@ -94,7 +94,7 @@ func (o *restoreOptions) addFlags(cmd *cobra.Command) {
 	f.DurationVar(&o.timeout, "timeout", o.timeout, "The longest to wait until a volume is made; a copy takes as long as it takes")
 	f.IntVar(&o.parallel, "parallel", o.parallel, "Claims at once")
 	o.lockFlags.add(f)
-	f.StringVar(&o.dryRun, "dry-run", o.dryRun, "none, or client: print the plan and touch nothing")
+	f.StringVar(&o.dryRun, "dry-run", o.dryRun, "none; client: print the plan and touch nothing; server: let the server check too what would be made, and store nothing")
 	o.output = addOutput(cmd)
 }
 
@@ -138,8 +138,8 @@ func readSize(text string) (int64, error) {
 // check refuses values that make no sense.
 func (o *restoreOptions) check(target restore.Target) error {
 	switch {
-	case o.dryRun != "none" && o.dryRun != "client":
-		return fmt.Errorf("dry-run %q: want none or client", o.dryRun)
+	case o.dryRun != "none" && o.dryRun != "client" && o.dryRun != "server":
+		return fmt.Errorf("dry-run %q: want none, client or server", o.dryRun)
 	case o.parallel < 1:
 		return fmt.Errorf("parallel %d: want at least 1", o.parallel)
 	case o.timeout < time.Second:
@@ -196,7 +196,7 @@ func runRestore(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFl
 	}
 	doc, err := r.do(cmd.Context())
 	if err != nil {
-		return r.fail(err)
+		return r.fail(unbegun(err))
 	}
 	return r.conclude(doc)
 }
@@ -227,7 +227,7 @@ func (r *restoring) do(ctx context.Context) (doc restoreDoc, err error) {
 		return doc, err
 	}
 	if r.dry() {
-		return r.planned(), nil
+		return r.tried(ctx)
 	}
 	if r.progress.text() {
 		r.printPlan(r.env.Err)
@@ -263,7 +263,7 @@ func (r *restoring) follow(ctx context.Context, namespace, name, claim string, t
 }
 
 // dry reports whether the plan is all that was asked for.
-func (r *restoring) dry() bool { return r.options.dryRun == "client" }
+func (r *restoring) dry() bool { return r.options.dryRun != "none" }
 
 // fail writes err as the result too, where the result is for a script.
 func (r *restoring) fail(err error) error {

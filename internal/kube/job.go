@@ -119,7 +119,7 @@ func podSpec(job restic.Job) (corev1.PodSpec, error) {
 		// A file system is read-only in the container alone: one that was cut
 		// while it was mounted replays its journal when it is mounted.
 		spec.Volumes = append(spec.Volumes, corev1.Volume{Name: "data", VolumeSource: corev1.VolumeSource{
-			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: job.Claim, ReadOnly: job.Block},
+			PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: job.Claim, ReadOnly: job.Block && !job.Writes},
 		}})
 	}
 	if job.RepositoryClaim != "" {

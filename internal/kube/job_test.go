@@ -102,16 +102,23 @@ func TestJobObjects(t *testing.T) {
 	near.Node = "node-2"
 	device := backupJob(t, local)
 	device.Block, device.Labels[catalog.LabelSlot] = true, "1"
-	back, err := restic.Restore{
+	restore := restic.Restore{
 		Namespace: "backsnap", Name: copyName, Image: restic.DefaultImage, Run: copyRun, Deadline: time.Hour,
 		Repository: catalog.Repository{Name: "main", Secret: "main-secret"},
 		Source:     catalog.Source{Namespace: "scratch", Claim: "data", Snapshot: "data-0", UID: "5a1c", Repository: "main", Restores: "back"},
 		From:       "shop", Snapshot: "8174d253", Claim: copyName, NodeAffinity: local,
-	}.Job()
+	}
+	back, err := restore.Job()
 	if err != nil {
 		t.Fatal(err)
 	}
 	back.Command = slices.Replace(back.Command, 2, 3, "the wrapper")
+	restore.Block, restore.Size = true, 2<<30
+	backToADevice, err := restore.Job()
+	if err != nil {
+		t.Fatal(err)
+	}
+	backToADevice.Command = slices.Replace(backToADevice.Command, 2, 3, "the wrapper")
 	for name, job := range map[string]restic.Job{
 		"job-backup-near-the-app":        near,
 		"job-backup-of-a-device":         device,
@@ -119,6 +126,7 @@ func TestJobObjects(t *testing.T) {
 		"job-backup-where-the-volume-is": backupJob(t, local),
 		"job-init":                       initialise,
 		"job-restore":                    back,
+		"job-restore-of-a-device":        backToADevice,
 		"job-as-user":                    backupJobIn(t, nil, restic.Pod{User: 999, Keep: time.Hour}),
 		"job-cache-on-a-claim":           backupJobIn(t, nil, restic.Pod{CacheClaim: "cache", MemoryLimit: "512Mi", Keep: time.Hour}),
 		"job-all-settings": backupJobIn(t, nil, restic.Pod{

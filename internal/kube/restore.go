@@ -48,7 +48,7 @@ func (c *Cluster) TryClaim(ctx context.Context, claim catalog.Claim) error {
 	if apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("%s: %w", doing, catalog.ErrTaken)
 	}
-	return explain(err, doing, claimRight("create", claim.Namespace))
+	return admitted(err, doing, claimRight("create", claim.Namespace))
 }
 
 // MakeClaim makes the claim. ctx's end does not interrupt a request under way:
@@ -70,7 +70,7 @@ func (c *Cluster) MakeClaim(ctx context.Context, claim catalog.Claim, snapshot s
 		}
 	}
 	if err != nil {
-		return "", explain(err, doing, claimRight("create", claim.Namespace))
+		return "", admitted(err, doing, claimRight("create", claim.Namespace))
 	}
 	return string(there.UID), nil
 }

@@ -2,7 +2,7 @@
 #
 #   sh -c THIS backsnap MODE PATIENCE LIMIT RETRY RESTIC-ARGUMENTS...
 #
-# MODE is backup, init, restore, examine, unlock, locks, or one whose output is wanted:
+# MODE is backup, init, restore, image, examine, unlock, locks, or one whose output is wanted:
 # list, stats. PATIENCE is how many seconds the repository has to answer at
 # all, LIMIT how many the work itself may take: restic asks a bucket that does
 # not exist again and again, and prints nothing. RETRY is how long to wait for
@@ -21,6 +21,7 @@ mode=$1 patience=$2 limit=$3 retry=$4
 shift 4
 pipe=${TMPDIR:-/tmp}/backsnap.pipe
 end='backsnap: end of restic'
+chunk=4194304
 child='' stopped='' step='' code=0 said=''
 newline='
 '
@@ -111,6 +112,12 @@ call() {
 	check) out=/dev/null ;;
 	find) out=$pipe.out ;;
 	list | stats | locks) out=$pipe.answer ;;
+	image)
+		out=$pipe.image
+		mkfifo "$out" || exit 1
+		pour <"$out" 4>&- &
+		pouring=$!
+		;;
 	*) out=$pipe ;;
 	esac
 	restic "$@" >"$out" 2>"$pipe" 4>&- &
@@ -131,6 +138,12 @@ call() {
 	# An alarm that loses this signal, since it has only just begun, strikes
 	# when nobody minds.
 	kill -TERM "$timer" 2>/dev/null
+	if [ "$step" = image ]; then
+		# A restic that was ended before it had opened its end never will.
+		: <>"$out"
+		await "$pouring"
+		rm -f "$out"
+	fi
 	# The pipe does not end before the last program lets go of it that restic
 	# may have left behind: the listener is told instead.
 	printf '\n%s\n' "$end" >&4
@@ -289,6 +302,72 @@ count() {
 	rm -f "$pipe.sizes"
 }
 
+# pour writes the image that comes on standard input onto the device, and
+# leaves how many bytes it has and their SHA-256 in $pipe.poured; where it could
+# not, why stands in $pipe.why. A chunk of zeros is not written where the device
+# has zeros already: a thin volume stays thin. What the device has is read, not
+# assumed; zeros are known by the sum that busybox is quickest at.
+pour() {
+	index=0 size=0 next=0
+	rm -f "$pipe.poured" "$pipe.sum"
+	began=$(date +%s)
+	mkfifo "$pipe.sum" || return
+	zeros=$(dd if=/dev/zero bs="$chunk" count=1 2>"$pipe.why" | md5sum)
+	sha256sum <"$pipe.sum" >"$pipe.digest" &
+	summing=$!
+	exec 5>"$pipe.sum"
+	while dd bs="$chunk" count=1 iflag=fullblock of="$pipe.chunk" 2>"$pipe.why"; do
+		got=$(stat -c %s "$pipe.chunk") || return
+		if [ "$got" -eq 0 ]; then
+			exec 5>&-
+			wait "$summing" || return
+			dd if=/dev/null of="$BACKSNAP_DATA" conv=notrunc,fsync 2>"$pipe.why" || return
+			printf '%d %s\n' "$size" "$(cut -d ' ' -f 1 "$pipe.digest")" >"$pipe.poured"
+			return
+		fi
+		cat "$pipe.chunk" >&5 || return
+		if [ "$(md5sum <"$pipe.chunk")" != "$zeros" ] || [ "$(device "$index" 1 2>/dev/null | md5sum)" != "$zeros" ]; then
+			dd if="$pipe.chunk" of="$BACKSNAP_DATA" bs="$chunk" seek="$index" conv=notrunc 2>"$pipe.why" || return
+		fi
+		# A file that is cut to be written again is forced onto the disk.
+		rm -f "$pipe.chunk"
+		index=$((index + 1)) size=$((size + got)) now=$(date +%s)
+		if [ "$now" -ge "$next" ]; then
+			next=$((now + 2))
+			printf '{"message_type":"status","seconds_elapsed":%d,"total_bytes":%d,"bytes_restored":%d}\n' "$((now - began))" "$BACKSNAP_SIZE" "$size"
+		fi
+	done
+}
+
+# device reads $2 chunks of the device, from the $1th on.
+device() { dd if="$BACKSNAP_DATA" bs="$chunk" skip="$1" count="$2" iflag=fullblock; }
+
+# prove reads the device back, as much of it as was written, and adds to the
+# report how much that was, if it is what restic has sent.
+prove() {
+	rm -f "$pipe.image" "$pipe.sum" "$pipe.digest" "$pipe.chunk"
+	if [ "$code" -ne 0 ] && [ -e "$pipe.poured" ]; then return; fi
+	if [ ! -e "$pipe.poured" ]; then
+		# restic ends too when nobody takes what it sends: that is not why.
+		if [ "$code" -eq 0 ] || [ "$code" -eq 1 ] || [ "$code" -eq 141 ]; then
+			code=1 said=$(grep -v -e ' records ' -e copied "$pipe.why" | tail -n 1)
+			said="write the device: ${said:-the image lacks what it takes: cut, date, dd, head, md5sum, sha256sum, stat}"
+		fi
+		return
+	fi
+	read -r size digest <"$pipe.poured"
+	whole=$((size / chunk)) rest=$((size % chunk))
+	back=$({
+		if [ "$whole" -gt 0 ]; then device 0 "$whole"; fi
+		if [ "$rest" -gt 0 ]; then device "$whole" 1 | head -c "$rest"; fi
+	} 2>"$pipe.why" | sha256sum | cut -d ' ' -f 1)
+	if [ -z "$digest" ] || [ "$back" != "$digest" ]; then
+		code=1 said="the device holds another image than was written to it: SHA-256 $back, want $digest"
+		return
+	fi
+	said="$said${newline}counted files=1 bytes=$size"
+}
+
 address
 case $mode in
 backup)
@@ -330,6 +409,13 @@ restore)
 	if [ "$code" -eq 0 ]; then work "$@"; fi
 	if [ "$code" -eq 0 ]; then count; fi
 	;;
+image)
+	check
+	if [ "$code" -eq 0 ]; then
+		work "$@"
+		prove
+	fi
+	;;
 init)
 	# First init: it makes a bucket that is not there, for which check would
 	# wait in vain. It refuses where a repository is, and check knows why.
@@ -345,6 +431,6 @@ init)
 	;;
 *) exit 2 ;;
 esac
-rm -f "$pipe.answer" "$pipe.locks" "$pipe.gz" "$pipe.text"
+rm -f "$pipe.answer" "$pipe.locks" "$pipe.gz" "$pipe.text" "$pipe.poured" "$pipe.why"
 printf 'backsnap step=%s exit=%s\n%s\n' "$step" "$code" "$said" >/dev/termination-log
 exit "$code"

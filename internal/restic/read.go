@@ -170,6 +170,7 @@ const (
 	StepLocks   = "locks" // which there are
 	StepUnlock  = "unlock"
 	StepRestore = "restore"
+	StepImage   = "image" // restore of a device
 )
 
 // Report is what a mover left behind.
@@ -342,7 +343,8 @@ func scrub(text string) string { return userinfo.ReplaceAllString(text, "://") }
 // Err is why the mover did not do what it was for, nil if it did: a backup is
 // done when its exit code is 0 and it names its snapshot, a list when restic
 // left nothing out, an examination when it found nothing, a restore when both
-// restic and the wrapper have counted.
+// restic and the wrapper have counted, that of a device when the wrapper has
+// read it back.
 func (r Report) Err(want string) error {
 	done := r.Exit == ExitOK && r.Step == want
 	switch want {
@@ -354,6 +356,8 @@ func (r Report) Err(want string) error {
 		done = done && r.Errors == 0
 	case StepRestore:
 		done = done && r.Restored != nil && r.Counted != nil
+	case StepImage:
+		done = done && r.Counted != nil
 	}
 	if done || want == StepInit && r.Existed() || want == StepBackup && r.Found() {
 		return nil

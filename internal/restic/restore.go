@@ -25,6 +25,10 @@ type Restore struct {
 	From     string
 	Snapshot string // restic's id of the copy
 	Claim    string // that is filled; it must be empty
+	// Block: the copy is the image of a device of that many bytes, and so is
+	// what is filled.
+	Block bool
+	Size  int64
 	// NodeAffinity is where the source volume was, as in the API: a good place
 	// for this one, if it is still there. nil for none.
 	NodeAffinity json.RawMessage
@@ -53,6 +57,9 @@ func (r Restore) Job() (Job, error) {
 	})
 	job.Env = append(job.Env, Env{"BACKSNAP_NAMESPACE", r.From}, Env{"BACKSNAP_DATA", DataPath})
 	job.Claim, job.Writes, job.Powers = r.Claim, true, restorePowers
+	if r.Block {
+		r.image(&job)
+	}
 	job.NodeAffinity, job.AnyNode = r.NodeAffinity, true
 	job.Keep, job.Deadline = keepErrand, r.Deadline+setup
 	return job, nil

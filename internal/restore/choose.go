@@ -119,6 +119,11 @@ type Point struct {
 	Copy     *catalog.Copy // nil: the snapshot itself
 }
 
+// block reports whether it is taken from the image of a device.
+func (p Point) block() bool {
+	return p.Copy != nil && p.Snapshot.Record.Claim.VolumeMode == catalog.BlockMode
+}
+
 // Chosen is a set that is restored, or the one claim of it that was asked for.
 type Chosen struct {
 	Set    catalog.Set

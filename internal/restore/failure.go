@@ -84,9 +84,12 @@ func (m *making) failed(err error) error {
 		Next:    "kubectl get events -n " + m.where(),
 	}
 	var said *restic.Error
+	var denied *restic.Denied
 	switch {
 	case errors.As(err, &said):
 		m.explain(f, said.Report.Exit)
+	case errors.As(err, &denied):
+		f.Next = "see what the cause names: an admission policy, a quota, or a limit"
 	case errors.Is(err, errTimeout):
 		f.Code = catalog.CodeNotReady
 	case errors.Is(err, catalog.ErrTaken):

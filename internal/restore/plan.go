@@ -143,10 +143,7 @@ func (p *planner) volume(ctx context.Context, point Point) (Volume, error) {
 	s := point.Snapshot
 	source := s.Record.Claim
 	v := Volume{Point: point, Way: p.way(point), Name: workName(p.Run, p.ToNamespace, s.Claim)}
-	if point.Copy != nil && source.VolumeMode == "Block" {
-		return v, p.refuse(s, catalog.CodeUnsupported, "a block volume is not restored from a copy", "take it from its snapshot: --from snapshot")
-	}
-	size, err := p.size(s)
+	size, err := p.size(point)
 	if err != nil {
 		return v, err
 	}
@@ -191,10 +188,14 @@ func (p *planner) refuse(s catalog.Snapshot, code catalog.Code, reason, next str
 }
 
 // size is what was asked for, else the larger of what the claim had asked for
-// and what the snapshot needs.
-func (p *planner) size(s catalog.Snapshot) (int64, error) {
+// and what the snapshot, or the image of a device, needs.
+func (p *planner) size(point Point) (int64, error) {
+	s := point.Snapshot
 	source := s.Record.Claim
 	needed := max(source.Request, s.RestoreSize, s.Record.RestoreSize)
+	if point.block() {
+		needed = max(needed, point.Copy.Bytes)
+	}
 	if needed == 0 {
 		needed = source.Capacity
 	}
@@ -303,7 +304,7 @@ func (p Plan) Rights() []catalog.Right {
 		add("", "persistentvolumeclaims", to, "create", "get", "watch", "delete")
 		switch v.Way {
 		case Static:
-			add(snapshots, "volumesnapshotcontents", "", "get", "create")
+			add(snapshots, "volumesnapshotcontents", "", "get", "create", "delete")
 			add(snapshots, "volumesnapshots", to, "create", "list", "watch", "delete")
 		case Fill:
 			add("", "persistentvolumeclaims", p.BackupNamespace, "create", "get", "watch", "delete")
@@ -329,7 +330,7 @@ func (v Volume) job(p Plan) (restic.Job, error) {
 			Namespace: v.Claim.Namespace, Claim: v.Snapshot.Claim, Snapshot: v.Snapshot.Name, UID: v.Snapshot.UID,
 			Repository: v.Repository.Name, Restores: v.Claim.Name,
 		},
-		From: v.Snapshot.Namespace, Snapshot: v.Copy.Snapshot, Claim: v.Name,
+		From: v.Snapshot.Namespace, Snapshot: v.Copy.Snapshot, Claim: v.Name, Block: v.block(), Size: v.Copy.Bytes,
 		NodeAffinity: v.Snapshot.Record.Claim.NodeAffinity, Deadline: p.Deadline,
 	}.Job()
 }

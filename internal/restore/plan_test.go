@@ -150,7 +150,15 @@ func TestPlans(t *testing.T) {
 		{
 			name: "a block volume from a copy", change: func(r *restore.Request) { r.From.Kind = restore.Copy },
 			shot:  func(s *catalog.Snapshot) { *s = claim(*s, func(c *catalog.ClaimRecord) { c.VolumeMode = "Block" }) },
-			fails: []string{"a block volume is not restored from a copy", "--from snapshot"},
+			check: func(t *testing.T, v restore.Volume) { is(t, v.Claim.VolumeMode, "Block") },
+		},
+		{
+			name: "an image that is larger than what was asked for", change: func(r *restore.Request) { r.From.Kind = restore.Copy },
+			shot: func(s *catalog.Snapshot) {
+				*s = claim(*s, func(c *catalog.ClaimRecord) { c.VolumeMode = "Block" })
+				s.Copies[0].Bytes = 13 << 30
+			},
+			check: func(t *testing.T, v restore.Volume) { is(t, v.Claim.Request, 13<<30) },
 		},
 		{
 			name: "a name that is taken", change: func(r *restore.Request) { r.ToClaim = "data" },

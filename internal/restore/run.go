@@ -240,10 +240,17 @@ func (m *making) workLabels() map[string]string {
 // prove compares what the mover has counted with what the copy holds.
 func (m *making) prove(end restic.End) error {
 	report := restic.ReadReport(end.Text, end.Exit)
-	if err := end.Err(report, restic.StepRestore); err != nil {
+	want := restic.StepRestore
+	if m.volume.block() {
+		want = restic.StepImage
+	}
+	if err := end.Err(report, want); err != nil {
 		return err
 	}
 	done, counted, of := report.Restored, report.Counted, m.volume.Copy
+	if done == nil { // of a device restic counts nothing
+		done = &restic.Restored{}
+	}
 	m.bytes, m.files = counted.Bytes, counted.Files
 	switch {
 	case done.Items != done.Total:

@@ -206,6 +206,45 @@ func TestProof(t *testing.T) {
 	}
 }
 
+// The image of a device is proven by how much of it the wrapper has read back.
+func TestProofOfAnImage(t *testing.T) {
+	const text = "backsnap step=image exit=0\nerrors=0\ncounted files=1 bytes=%d\n"
+	for _, c := range []struct {
+		name  string
+		end   restic.End
+		code  catalog.Code
+		fails []string
+	}{
+		{name: "whole", end: restic.End{Pod: "pod", Text: fmt.Sprintf(text, 4096)}},
+		{name: "a part of it", end: restic.End{Pod: "pod", Text: fmt.Sprintf(text, 4000)}, code: catalog.CodeDiffers, fails: []string{"there are 4000 bytes, it has 4096"}},
+		{name: "not read back", end: restic.End{Pod: "pod", Text: "backsnap step=image exit=0\n"}, code: catalog.CodeMover, fails: []string{"restic ended without a summary"}},
+		{name: "files instead", end: restic.End{Pod: "pod", Text: report(1, 4096)}, code: catalog.CodeMover, fails: []string{"restic ended without a summary"}},
+		{
+			name: "it does not fit", end: restic.End{Pod: "pod", Exit: 1, Text: "backsnap step=image exit=1\nwrite the device: dd: error writing '/data': No space left on device\n"},
+			code: catalog.CodeMover, fails: []string{"No space left on device"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := copied(shot("01:00", "data"), "main")
+			s.Record.Claim.VolumeMode, s.Copies[0].Files = catalog.BlockMode, 1
+			world, w := newCluster(s), &watcher{}
+			world.end = c.end
+			outcomes, err := restore.Run(t.Context(), world, world.follow, now, plan(t, world, by(restore.Fill)), w)
+			check(t, err, c.fails)
+			is(t, catalog.CodeOf(err), c.code)
+			if c.code == "" {
+				is(t, outcomes[0].Bytes, 4096)
+				is(t, world.claims["backsnap/"+name].VolumeMode, catalog.BlockMode)
+			} else if left := world.left(); len(left) > 0 {
+				t.Errorf("left: %q", left)
+			}
+			if job := world.jobs[0]; !job.Block || !job.Writes || job.Args[0] != restic.StepImage {
+				t.Errorf("mover %v", job.Args)
+			}
+		})
+	}
+}
+
 // A snapshot that is not what it was when the plan was made is not restored.
 func TestSnapshotChangedUnderUs(t *testing.T) {
 	for name, change := range map[string]func(*cluster){

@@ -1,0 +1,35 @@
+package restore
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/restic"
+)
+
+// TryCluster is what a plan is tried on.
+type TryCluster interface {
+	TryClaim(ctx context.Context, claim catalog.Claim) error
+	// TryMover asks the server whether it would make the Job, and makes nothing.
+	TryMover(ctx context.Context, job restic.Job) error
+}
+
+// Try has the server check what Run would make for v, and store none of it. Of
+// a static copy it is not asked: that needs what is read of the snapshot only
+// when it is made.
+func (p Plan) Try(ctx context.Context, c TryCluster, v Volume) error {
+	if err := c.TryClaim(ctx, v.Claim); err != nil || v.Way != Fill {
+		return err
+	}
+	m := &making{plan: p, volume: v}
+	filled := m.filledClaim()
+	if err := c.TryClaim(ctx, filled); err != nil {
+		return fmt.Errorf("make claim %s/%s: %w", filled.Namespace, filled.Name, err)
+	}
+	job, err := v.job(p)
+	if err != nil {
+		return err
+	}
+	return c.TryMover(ctx, job)
+}
