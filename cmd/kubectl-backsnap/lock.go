@@ -12,13 +12,16 @@ import (
 	"github.com/backsnap/kubectl-backsnap/internal/lock"
 )
 
-// leaseDuration is how long an API server may be away before a run gives its
-// namespaces up, and how long the next run waits for a dead one's.
+// leaseDuration is how long an API server may be away before a run stops to
+// write, until it is back, and how long the next run waits for a dead one's.
 const leaseDuration = 30 * time.Second
 
 // lockRun takes a slot of this machine, then the namespaces in the cluster.
 func lockRun(ctx context.Context, c cli.Cluster, l cli.Lock) (context.Context, func() error, error) {
-	cluster, ok := c.(interface{ Core() kubernetes.Interface })
+	cluster, ok := c.(interface {
+		Core() kubernetes.Interface
+		Suspend(bool)
+	})
 	if !ok {
 		return nil, nil, fmt.Errorf("lock namespaces: %T has no client", c)
 	}
@@ -26,7 +29,9 @@ func lockRun(ctx context.Context, c cli.Cluster, l cli.Lock) (context.Context, f
 	if err != nil {
 		return nil, nil, err
 	}
-	held, release, err := lock.Namespaces(ctx, cluster.Core(), l.Namespaces, l.Run, lock.Options{Timeout: l.Timeout, Duration: leaseDuration, Over: l.Over})
+	held, release, err := lock.Namespaces(ctx, cluster.Core(), l.Namespaces, l.Run, lock.Options{
+		Timeout: l.Timeout, Duration: leaseDuration, Over: l.Over, Doubt: cluster.Suspend,
+	})
 	if err != nil {
 		return nil, nil, errors.Join(err, leave())
 	}

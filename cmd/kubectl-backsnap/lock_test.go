@@ -20,6 +20,8 @@ type stub struct {
 
 func (s stub) Core() kubernetes.Interface { return s.core }
 
+func (stub) Suspend(bool) {}
+
 // A run takes its slot and its namespaces, or nothing.
 func TestLockRun(t *testing.T) {
 	cluster := stub{core: fake.NewClientset()}

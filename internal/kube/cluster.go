@@ -27,6 +27,7 @@ type Cluster struct {
 	config    *rest.Config
 	core      kubernetes.Interface
 	snapshots snapshotclient.Interface
+	restarts  *restarts
 
 	mu     sync.Mutex
 	boards map[string]*board // by namespace
@@ -45,7 +46,8 @@ func Connect(config *rest.Config, version string) (*Cluster, error) {
 		// our users we say ourselves.
 		config.WarningHandler = rest.NoWarnings{}
 	}
-	config.Wrap(new(restarts).wrap)
+	restarts := new(restarts)
+	config.Wrap(restarts.wrap)
 	core, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("make client: %w", err)
@@ -54,8 +56,12 @@ func Connect(config *rest.Config, version string) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make snapshot client: %w", err)
 	}
-	return &Cluster{config: config, core: core, snapshots: snapshots, boards: map[string]*board{}}, nil
+	return &Cluster{config: config, core: core, snapshots: snapshots, restarts: restarts, boards: map[string]*board{}}, nil
 }
+
+// Suspend keeps all writes back, but those to Leases, until it is called with
+// false: while it is not known whether the run's own Leases are held still.
+func (c *Cluster) Suspend(in bool) { c.restarts.suspend(in) }
 
 // Core is the client for the built-in kinds, for package lock.
 func (c *Cluster) Core() kubernetes.Interface { return c.core }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,11 +20,46 @@ const settling = 15 * time.Second
 
 const justStarted = "the API server has just started and may not have read all roles"
 
-// restarts remembers when the API server was last away, for all transports of
-// a Cluster.
+// restarts remembers when the API server was last away, and whether writes wait
+// for something, for all transports of a Cluster.
 type restarts struct {
 	mu   sync.Mutex
 	away time.Time
+	// gate is closed when writes may be sent again; nil while they may.
+	gate chan struct{}
+}
+
+// suspend keeps writes back, or lets them go.
+func (r *restarts) suspend(in bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case in && r.gate == nil:
+		r.gate = make(chan struct{})
+	case !in && r.gate != nil:
+		close(r.gate)
+		r.gate = nil
+	}
+}
+
+// pass returns when request may be sent. Whoever reads may always, and so may
+// those who look after a Lease.
+func (r *restarts) pass(request *http.Request) error {
+	reads := request.Method == http.MethodGet && !strings.HasSuffix(request.URL.Path, "/exec")
+	for !reads && !strings.Contains(request.URL.Path, "/leases") {
+		r.mu.Lock()
+		gate := r.gate
+		r.mu.Unlock()
+		if gate == nil {
+			return request.Context().Err() // it may have been lost meanwhile, with what is written for
+		}
+		select {
+		case <-gate:
+		case <-request.Context().Done():
+			return request.Context().Err()
+		}
+	}
+	return nil
 }
 
 func (r *restarts) wrap(next http.RoundTripper) http.RoundTripper { return settled{r, next} }
@@ -37,6 +73,12 @@ type settled struct {
 
 // RoundTrip sends request.
 func (s settled) RoundTrip(request *http.Request) (*http.Response, error) {
+	if err := s.restarts.pass(request); err != nil {
+		if request.Body != nil {
+			request.Body.Close()
+		}
+		return nil, err
+	}
 	response, err := s.next.RoundTrip(request)
 	switch {
 	case err != nil:

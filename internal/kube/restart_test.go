@@ -1,6 +1,8 @@
 package kube
 
 import (
+	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -53,6 +55,41 @@ func TestForbiddenAfterAnOutage(t *testing.T) {
 		ask(http.StatusServiceUnavailable)
 		ask(http.StatusForbidden)
 		equal(t, "answers", []int{403, 0, 503, 200, 403, 503, 503}, got)
+	})
+}
+
+// Writes wait while they are suspended, but for those to Leases, and are not
+// sent when nobody waits for them any more.
+func TestSuspendedWrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began, r := time.Now(), new(restarts)
+		var got []string
+		transport := r.wrap(roundTrip(func(request *http.Request) (*http.Response, error) {
+			got = append(got, time.Since(began).String()+" "+request.Method+" "+request.URL.Path)
+			return &http.Response{StatusCode: http.StatusOK, Body: http.NoBody}, nil
+		}))
+		send := func(ctx context.Context, method, path string) error {
+			response, err := transport.RoundTrip(httptest.NewRequestWithContext(ctx, method, path, nil))
+			if err == nil {
+				response.Body.Close()
+			}
+			return err
+		}
+		r.suspend(true)
+		time.AfterFunc(time.Minute, func() { r.suspend(false) })
+		impatient, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := send(impatient, http.MethodPatch, "/given-up"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v", err)
+		}
+		for _, request := range []struct{ method, path string }{
+			{http.MethodGet, "/pods"}, {http.MethodPut, "/leases/backsnap"}, {http.MethodPost, "/jobs"}, {http.MethodGet, "/pods/a/exec"},
+		} {
+			if err := send(t.Context(), request.method, request.path); err != nil {
+				t.Error(err)
+			}
+		}
+		equal(t, "sent", []string{"1s GET /pods", "1s PUT /leases/backsnap", "1m0s POST /jobs", "1m0s GET /pods/a/exec"}, got)
 	})
 }
 

@@ -32,7 +32,15 @@ type Options struct {
 	// It stops when it sees that, and not before that is sure to have happened
 	// does Namespaces return.
 	Over catalog.Run
+	// Doubt is called with true when nothing may be written any more, because a
+	// lease could not be renewed and others may take it soon, and with false
+	// when it was renewed after all: an API server that is away keeps the
+	// others from it too. nil: such a lease is lost at once.
+	Doubt func(bool)
 }
+
+// maxDoubt is how long a lease may be in doubt before it counts as lost.
+const maxDoubt = 5 * time.Minute
 
 const (
 	defaultDuration = 15 * time.Second
@@ -48,7 +56,7 @@ const (
 // clocks are ever compared to decide that.
 //
 // The context returned is cancelled, with the reason as its cause, when a
-// lease is lost: then nothing more may be written. The end of ctx does not end
+// lease is lost: then nothing more may be written. Nor may it while o.Doubt says so. The end of ctx does not end
 // the leases, for there is still to be cleaned up: release does, and it is
 // safe to call more than once. Its error is that a lease stays behind, which
 // the next run takes over when it has expired.
@@ -56,7 +64,7 @@ func Namespaces(ctx context.Context, client kubernetes.Interface, namespaces []s
 	if o.Duration == 0 {
 		o.Duration = defaultDuration
 	}
-	h := &leases{run: run, over: o.Over, holder: holder(), duration: o.Duration}
+	h := &leases{run: run, over: o.Over, holder: holder(), duration: o.Duration, doubt: o.Doubt}
 	ctx, lose := context.WithCancelCause(ctx)
 	alive, stop := context.WithCancel(context.WithoutCancel(ctx))
 	release := sync.OnceValue(func() error {
@@ -79,6 +87,7 @@ func Namespaces(ctx context.Context, client kubernetes.Interface, namespaces []s
 			if err := h.renew(alive, l); err != nil {
 				lose(err)
 			}
+			h.settle(l) // who waits to write sees first that it is lost
 		})
 	}
 	if h.notice > 0 { // else ^C would be noticed here by chance
@@ -101,6 +110,10 @@ type leases struct {
 
 	held []*lease
 	wg   sync.WaitGroup // the renewals
+
+	doubt    func(bool)
+	mu       sync.Mutex
+	doubtful int // leases in doubt
 }
 
 // lease is one that is held.
@@ -109,6 +122,7 @@ type lease struct {
 	namespace string
 	object    *coordinationv1.Lease // as last written
 	written   time.Time             // when that write was sent
+	doubted   time.Time             // since when it is in doubt; zero while it is not
 }
 
 // acquire waits until the lease of namespace is ours.
@@ -245,7 +259,7 @@ func next(ctx context.Context, door coordinationclient.LeaseInterface, there *co
 }
 
 // renew renews l until ctx is done or l is lost, which is the error. A lease
-// that could not be renewed is given up a fifth of its duration before others
+// that could not be renewed is in doubt a fifth of its duration before others
 // may take it.
 func (h *leases) renew(ctx context.Context, l *lease) error {
 	wait := h.duration / 3
@@ -254,24 +268,56 @@ func (h *leases) renew(ctx context.Context, l *lease) error {
 			return nil // released
 		}
 		end := l.written.Add(h.duration - h.duration/5)
+		if !l.doubted.IsZero() {
+			end = time.Now().Add(answerTimeout)
+		}
 		attempt, cancel := context.WithDeadline(ctx, end)
 		err := h.refresh(attempt, l)
 		cancel()
 		switch {
 		case err == nil:
+			h.settle(l)
 			wait = h.duration / 3
+			continue
 		case catalog.CodeOf(err) == catalog.CodeBusy:
 			return err
-		case !time.Now().Before(end):
+		case l.doubted.IsZero() && !time.Now().Before(end) && h.doubt != nil:
+			h.suspect(l)
+		case l.doubted.IsZero() && !time.Now().Before(end), !l.doubted.IsZero() && time.Since(l.doubted) >= maxDoubt:
 			return &catalog.Failure{
 				Code:    catalog.CodeBusy,
 				Message: "lease of namespace " + l.namespace + " lost: it could not be renewed",
 				Cause:   err,
 				Next:    "see that the API server answers, and run again",
 			}
-		default:
-			wait = min(h.duration/15, time.Until(end))
 		}
+		wait = h.duration / 15
+		if l.doubted.IsZero() {
+			wait = min(wait, time.Until(end))
+		}
+	}
+}
+
+// suspect puts l in doubt.
+func (h *leases) suspect(l *lease) {
+	l.doubted = time.Now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.doubtful++; h.doubtful == 1 {
+		h.doubt(true)
+	}
+}
+
+// settle ends the doubt about l, if there is any.
+func (h *leases) settle(l *lease) {
+	if l.doubted.IsZero() {
+		return
+	}
+	l.doubted = time.Time{}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.doubtful--; h.doubtful == 0 {
+		h.doubt(false)
 	}
 }
 

@@ -3,6 +3,7 @@ package lock
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -103,6 +104,22 @@ func (s *server) lease(namespace string) (*coordinationv1.Lease, error) {
 		return nil, err
 	}
 	return o.(*coordinationv1.Lease), nil
+}
+
+// take makes another run the holder of shop's lease.
+func (s *server) take(t *testing.T, run catalog.Run) {
+	t.Helper()
+	l, err := s.lease("shop")
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	other := string(run)
+	l.Spec.HolderIdentity = &other
+	s.next(l)
+	if err := s.Tracker().Update(coordinationv1.SchemeGroupVersion.WithResource("leases"), l, "shop"); err != nil {
+		t.Error(err)
+	}
 }
 
 // held is who holds the lease of namespace, "" for nobody.
@@ -479,18 +496,7 @@ func TestLost(t *testing.T) {
 		left    string        // holder after release
 	}{
 		{
-			"taken over", func(t *testing.T, s *server) {
-				l, err := s.lease("shop")
-				if err != nil {
-					t.Fatal(err)
-				}
-				other := string(theirs)
-				l.Spec.HolderIdentity = &other
-				s.next(l)
-				if err := s.Tracker().Update(coordinationv1.SchemeGroupVersion.WithResource("leases"), l, "shop"); err != nil {
-					t.Fatal(err)
-				}
-			},
+			"taken over", func(t *testing.T, s *server) { s.take(t, theirs) },
 			"lease of namespace shop lost: run 20261122-010000-abcd holds it now", 5 * time.Second, string(theirs),
 		},
 		{
@@ -529,6 +535,57 @@ func TestLost(t *testing.T) {
 					t.Error(err)
 				}
 				equal(t, "left", test.left, s.held("shop"))
+			})
+		})
+	}
+}
+
+// An API server that is away keeps others from the lease as well: nothing is
+// written until the lease is known to be ours still, and it is not for ever.
+func TestDoubt(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		away   time.Duration
+		taken  bool // by another, as soon as the server is back
+		doubts []string
+		lost   time.Duration // 0: not
+	}{
+		{"it comes back before there is doubt", 10 * time.Second, false, nil, 0},
+		{"it comes back later", 2*time.Minute - time.Second/2, false, []string{"12s true", "2m0s false"}, 0},
+		{"it comes back later, and another was faster", 2*time.Minute - time.Second/2, true, []string{"12s true", "2m0s false"}, 2 * time.Minute},
+		{"it stays away", time.Hour, false, []string{"12s true", "5m12s false"}, 5*time.Minute + 12*time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newServer()
+				began := time.Now()
+				var doubts []string
+				ctx, release, err := Namespaces(t.Context(), s, []string{"shop"}, mine, Options{Doubt: func(in bool) {
+					doubts = append(doubts, fmt.Sprint(time.Since(began), " ", in))
+				}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.refuse("update", errors.New("connection refused"))
+				back := time.AfterFunc(test.away, func() {
+					s.refuse("update", nil)
+					if test.taken {
+						s.take(t, theirs)
+					}
+				})
+				defer back.Stop()
+				lost := time.Duration(0)
+				select {
+				case <-ctx.Done():
+					lost = time.Since(began)
+				case <-time.After(20 * time.Minute):
+				}
+				synctest.Wait()
+				equal(t, "lost after", test.lost, lost)
+				if err := release(); err != nil {
+					t.Error(err)
+				}
+				equal(t, "doubts", test.doubts, doubts)
 			})
 		})
 	}

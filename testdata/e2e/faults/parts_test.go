@@ -133,8 +133,7 @@ func TestBadDaysOfAControlPlaneAndANode(t *testing.T) {
 		what string
 		test func(*testing.T, shop, kit.Beat)
 	}{
-		{"dump", apiServerGoesDuringTheDump}, {"copy", apiServerGoesDuringTheCopy},
-		{"long", apiServerStaysAway}, {"node", nodeLost},
+		{"dump", apiServerGoesDuringTheDump}, {"copy", apiServerGoesDuringTheCopy}, {"node", nodeLost},
 	} {
 		if !t.Run(day.what, func(t *testing.T) { day.test(t, s, beat) }) {
 			return // one day's mess would be the next one's
@@ -151,12 +150,17 @@ func apiServerGoesDuringTheDump(t *testing.T, s shop, beat kit.Beat) {
 	halfWay(t, s.db)
 	stop(t, "kube-apiserver", syscall.SIGKILL)()
 	day := kit.Day{Group: "Cluster", What: "API server killed and started again during the dump", Exit: 1, Code: "BS013"}
-	day.Check(t, beat, wait())
+	r := wait()
 	if left := kit.Names(t, s.db.Namespace, "volumesnapshot"); left != "" {
 		t.Errorf("left %s", left)
 	}
 	s.db.NoParts(t)
 	ownDumpTool(t, s.db)
+	if kit.Names(t, s.db.Namespace, "lease") != "" { // on a machine that takes longer to start it than a lease lasts
+		day.Left = "its lease, which is over"
+		kit.Snapshot(t, 0, "-n", s.db.Namespace, "--repository", "none", "--lock-timeout", "3m")
+	}
+	day.Check(t, beat, r)
 }
 
 // upload starts a run whose copy takes minutes, and waits until its mover is at it.
@@ -168,50 +172,19 @@ func (s shop) upload(t *testing.T, limit string) (wait func() kit.Result) {
 	return wait
 }
 
-// apiServerGoesDuringTheCopy: the run does not mind. On a machine that is too
-// busy to start an API server before the run's lease is over, the day is the
-// one of apiServerStaysAway, and this one is tried again.
+// apiServerGoesDuringTheCopy: for longer than a lease lasts that nobody renews.
+// The run writes nothing until it knows that its namespace is its own still,
+// and goes on.
 func apiServerGoesDuringTheCopy(t *testing.T, s shop, beat kit.Beat) {
-	for range 5 {
-		wait := s.upload(t, "100")
-		start := stop(t, "kube-apiserver", syscall.SIGTERM)
-		start()
-		r := wait()
-		if strings.Contains(r.Stderr, "it could not be renewed") {
-			s.movers(t)
-			kit.Snapshot(t, 0, s.snapshot("--lock-timeout", "3m")[1:]...)
-			continue
-		}
-		item := kit.Day{Group: "Cluster", What: "API server restarted while it is copied"}.Check(t, beat, r).Of(t, s.db.Claim())
-		if item.State != "Protected" || item.Consistency != "application" || len(item.Copies) != 1 || item.Copies[0].State != "Ok" {
-			t.Errorf("item %+v", item)
-		}
-		return
-	}
-	t.Error("the API server took too long to start, five times")
-}
-
-// apiServerStaysAway: for longer than a lease lasts that nobody renews. The run
-// stops, as it must before another takes its namespace; its mover goes on, and
-// the next run takes it in.
-func apiServerStaysAway(t *testing.T, s shop, beat kit.Beat) {
 	wait := s.upload(t, "100")
 	start := stop(t, "kube-apiserver", syscall.SIGTERM)
-	time.Sleep(time.Minute) // that is the day
+	time.Sleep(40 * time.Second) // that is the day
 	start()
-	r := wait()
-	run := kit.ReadRun(t, 3, r)
-	s.movers(t)
-	kit.Snapshot(t, 0, s.snapshot("--lock-timeout", "3m")[1:]...)
-	kit.NothingLeft(t, run.Run, "")
-	copies := kit.Kubectl(t, "get", "volumesnapshot", run.Of(t, s.db.Claim()).Snapshot, "-n", s.db.Namespace, "-o", `jsonpath={.metadata.annotations.backsnap\.sh/copies}`)
-	if !strings.Contains(copies, `"repository":"main"`) {
-		t.Errorf("copies on record: %q", copies)
+	day := kit.Day{Group: "Cluster", What: "API server away for a minute while it is copied"}
+	item := day.Check(t, beat, wait()).Of(t, s.db.Claim())
+	if item.State != "Protected" || item.Consistency != "application" || len(item.Copies) != 1 || item.Copies[0].State != "Ok" {
+		t.Errorf("item %+v", item)
 	}
-	kit.Day{
-		Group: "Cluster", What: "API server away for a minute while it is copied", Exit: 3, Code: "BS035",
-		Left: "the mover, which goes on; the next run records its copy and removes it",
-	}.Seen(t, beat, r.Stderr)
 }
 
 // cutOff lets no packet between the nodes through, until the function that it
