@@ -15,9 +15,11 @@ type Inventory struct {
 	// Namespaces are the annotations of each namespace seen, by its name. A
 	// namespace whose annotations may not be read is there with nil.
 	Namespaces map[string]map[string]string
-	Claims     []Claim
-	Pods       []Pod
-	Classes    []SnapshotClass
+	// Lost are those in scope that do not exist, where the scope allows that.
+	Lost    []string
+	Claims  []Claim
+	Pods    []Pod
+	Classes []SnapshotClass
 	// Repositories are those of the backup namespace, or, where the scope says
 	// so, of its namespaces.
 	Repositories []Repository
@@ -191,6 +193,8 @@ type Scope struct {
 	All             bool     // every namespace
 	Namespaces      []string // those, where All is false
 	BackupNamespace string   // whose repositories are listed; "" for none
+	// Lost: a namespace that does not exist is no error.
+	Lost bool
 	// InNamespace: repositories are those of the namespaces in scope, which must be
 	// readable, and no kind of the whole cluster is looked at.
 	InNamespace bool

@@ -81,6 +81,9 @@ func (c *cluster) Inventory(_ context.Context, scope catalog.Scope) (catalog.Inv
 		return catalog.Inventory{}, &catalog.Failure{Code: catalog.CodeNoAPI, Message: "the server has no VolumeSnapshot API", State: "nothing changed", Next: "install it"}
 	}
 	v := catalog.Inventory{Namespaces: c.w.Namespaces}
+	if scope.Lost {
+		v.Lost = slices.DeleteFunc(slices.Clone(scope.Namespaces), func(name string) bool { return !slices.Contains(c.w.Gone, name) })
+	}
 	for _, claim := range c.w.Claims {
 		if in(scope, claim.Name) {
 			v.Claims = append(v.Claims, claim.claim())

@@ -29,6 +29,14 @@ func shopWorld() *world {
 		Pods: []worldPod{pod("crm"), pod("shop")},
 		Repositories: []worldRepository{{
 			Name: "main", Address: "s3:s3.example.com/acme", Cluster: "prod-eu", Values: map[string]string{"RESTIC_PASSWORD": "hunter2", "RESTIC_REPOSITORY": "s3:s3.example.com/acme"},
+			Copies: []worldCopy{
+				{ID: "7f3a91c2", Host: "prod-eu/shop/data-mysql-0", Time: time.Date(2026, 11, 21, 1, 15, 42, 0, time.UTC), App: "statefulset/mysql", Tags: []string{
+					"backsnap", "ns=shop", "pvc=data-mysql-0", "snapshot=data-mysql-0-20261121-011500-p9aa", "vsuid=uid-data-mysql-0-20261121-011500-p9aa", "run=20261121-011500-p9aa",
+				}},
+				{ID: "b19c02e4", Host: "prod-eu/shop/data", Time: time.Date(2026, 11, 21, 1, 15, 59, 0, time.UTC), App: "deployment/web", Tags: []string{
+					"backsnap", "ns=shop", "pvc=data", "snapshot=data-1", "vsuid=uid-data-1", "run=20261121-011500-p9aa",
+				}},
+			},
 		}, {Name: "new", Address: "s3:s3.example.com/new", Cluster: "prod-eu"}},
 		Snapshots: []worldSnapshot{
 			{Name: "crm/data-1", Claim: "crm/data", App: "deployment/web", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "days", Cut: time.Date(2026, 11, 21, 1, 15, 59, 0, time.UTC), Ready: true},
@@ -132,6 +140,7 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"color":                       {"data-mysql-0 --progress=tty", "--color=always", "\x1b[32m"},
 			"dry-run":                     {"data-mysql-0", "--dry-run=client", "exit 0\nPlan"},
 			"from":                        {"data-mysql-0", "--from=copy", "(copy 7f3a91c2 in main"},
+			"from-cluster":                {"data", "--from-cluster=prod-us", "(copy 0c55de18 in main"},
 			"lock-dir":                    {"data-mysql-0", "--lock-dir=/slots", `slots in "/slots"`},
 			"lock-slots":                  {"data-mysql-0", "--lock-slots=2", "2 slots"},
 			"lock-timeout":                {"data-mysql-0", "--lock-timeout=9m", "wait 9m0s"},
@@ -344,10 +353,10 @@ func observe(t *testing.T, name, args string) string {
 		})
 	w.Repositories[0].Copies = []worldCopy{
 		{ID: "7f3a91c2", Host: "prod-eu/shop/data", Tags: []string{"backsnap", "ns=shop", "pvc=data", "snapshot=gone-1", "vsuid=1", "run=20261120-011500-p9aa"}, App: "statefulset/mysql"},
-		{ID: "0c55de18", Host: "prod-us/shop/data", Tags: []string{"backsnap", "ns=shop", "pvc=data", "snapshot=theirs-1", "vsuid=2", "run=20261120-011500-p9aa"}},
+		{ID: "0c55de18", Host: "prod-us/shop/data", Tags: []string{"backsnap", "ns=shop", "pvc=data", "snapshot=theirs-1", "vsuid=2", "run=20261120-011500-p9aa"}, Time: time.Date(2026, 11, 20, 1, 15, 42, 0, time.UTC), App: "statefulset/mysql"},
 	}
 	switch name {
-	case "snapshot", "copy":
+	case "snapshot", "copy", "restore":
 		w.Repositories = w.Repositories[:2]
 	case "abort", "logs":
 		w.Snapshots = append(w.Snapshots, worldSnapshot{Name: "shop/left", Claim: "shop/data", Run: "20261110-011500-left"},

@@ -29,6 +29,7 @@ type listOptions struct {
 	workFlags
 	from, cluster string
 	repositories  []string // what from says
+	others        []string // clusters that have copies there too
 	noHeaders     bool
 	watch         bool
 	sortBy        string
@@ -200,6 +201,9 @@ func (o *listOptions) print(env *Env, scope catalog.Scope, found []catalog.Snaps
 			where = "in namespace " + strings.Join(scope.Namespaces, ", ")
 		}
 		fmt.Fprintf(env.Err, "No restore points found %s.\n", where)
+		if len(o.others) > 0 {
+			fmt.Fprintf(env.Err, "Other clusters have copies there: %s; --from-cluster shows them.\n", strings.Join(o.others, ", "))
+		}
 		return nil
 	}
 	return o.table(scope).PrintObj(listTable(found, env.Now()), env.Out)

@@ -41,34 +41,42 @@ func (o *listOptions) restorePoints(ctx context.Context, env *Env, cluster Clust
 			return nil, err
 		}
 	}
-	copies, err := o.copies(ctx, env, cluster, chosen.scope, w)
-	if err != nil {
-		return nil, err
-	}
-	return chosen.restorePoints(offsite.Merge(all, copies, o.repositories)), nil
-}
-
-// copies are what lies in the repositories of the namespaces in scope: all of
-// it, or an error.
-func (o *listOptions) copies(ctx context.Context, env *Env, cluster Cluster, scope catalog.Scope, w catalog.Watcher) ([]catalog.Snapshot, error) {
 	flags := o.workFlags
-	if flags.namespace == "" && !scope.All && len(scope.Namespaces) == 1 {
-		flags.namespace = scope.Namespaces[0]
+	if flags.namespace == "" && !chosen.scope.All && len(chosen.scope.Namespaces) == 1 {
+		flags.namespace = chosen.scope.Namespaces[0]
 	}
 	requests, err := flags.requests(ctx, env, cluster, o.repositories...)
 	if err != nil {
 		return nil, err
 	}
-	found := make([][]catalog.Snapshot, len(requests))
+	listed, err := listCopies(ctx, env, cluster, requests, o.cluster, w)
+	if err != nil {
+		return nil, err
+	}
+	o.others = listed.Clusters
+	listed.Snapshots = slices.DeleteFunc(listed.Snapshots, func(s catalog.Snapshot) bool {
+		return !chosen.scope.All && !slices.Contains(chosen.scope.Namespaces, s.Namespace)
+	})
+	return chosen.restorePoints(offsite.Merge(all, listed.Snapshots, o.repositories)), nil
+}
+
+// listCopies has all of the repositories listed at once: what lies there of
+// the cluster of that name, "" for this one, or an error.
+func listCopies(ctx context.Context, env *Env, cluster Cluster, requests []offsite.WorkRequest, of string, w catalog.Watcher) (all offsite.Listed, err error) {
+	found := make([]offsite.Listed, len(requests))
 	errs := make([]error, len(requests))
 	var running sync.WaitGroup
 	for i, r := range requests {
-		running.Go(func() { found[i], errs[i] = offsite.List(ctx, cluster, env.Now, r, o.cluster, w) })
+		running.Go(func() { found[i], errs[i] = offsite.List(ctx, cluster, env.Now, r, of, w) })
 	}
 	running.Wait()
-	return slices.DeleteFunc(slices.Concat(found...), func(s catalog.Snapshot) bool {
-		return !scope.All && !slices.Contains(scope.Namespaces, s.Namespace)
-	}), errors.Join(errs...)
+	for _, one := range found {
+		all.Snapshots = append(all.Snapshots, one.Snapshots...)
+		all.Clusters = append(all.Clusters, one.Clusters...)
+	}
+	slices.Sort(all.Clusters)
+	all.Clusters = slices.Compact(all.Clusters)
+	return all, errors.Join(errs...)
 }
 
 // nameOf is how s is called in a pipe: as kubectl calls it, or, where copies

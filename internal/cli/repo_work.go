@@ -46,13 +46,18 @@ func (f *workFlags) check() error {
 	return nil
 }
 
-// requests are the work on the repositories of these names.
+// requests are the work on the repositories of these names, a run of its own.
 func (f *workFlags) requests(ctx context.Context, env *Env, cluster Cluster, names ...string) ([]offsite.WorkRequest, error) {
-	repositories, err := cluster.Repositories(ctx, f.backupNamespace)
+	run, err := catalog.NewRun(env.Now(), env.Random)
 	if err != nil {
 		return nil, err
 	}
-	run, err := catalog.NewRun(env.Now(), env.Random)
+	return f.requestsOf(ctx, env, cluster, run, names...)
+}
+
+// requestsOf are the same as work of that run.
+func (f *workFlags) requestsOf(ctx context.Context, env *Env, cluster Cluster, run catalog.Run, names ...string) ([]offsite.WorkRequest, error) {
+	repositories, err := cluster.Repositories(ctx, f.backupNamespace)
 	if err != nil {
 		return nil, err
 	}

@@ -20,10 +20,13 @@ import (
 func (c *cluster) MoverPods(context.Context, string) ([]string, error) { return c.w.MoverPods, nil }
 
 func (c *cluster) CreateNamespace(_ context.Context, n catalog.Meta, dry bool) (bool, error) {
-	absent := c.w.Absent
+	absent := c.w.Absent || slices.Contains(c.w.Gone, n.Name)
 	if absent && !dry {
 		c.did("create namespace %s", n.Name)
-		c.change(func() { c.w.Absent = false })
+		c.change(func() {
+			c.w.Absent = false
+			c.w.Gone = slices.DeleteFunc(c.w.Gone, func(gone string) bool { return gone == n.Name })
+		})
 	}
 	return absent, c.broken()
 }
@@ -129,7 +132,10 @@ func (r worldRepository) listed() string {
 		tags := s.Tags
 		if s.App != "" {
 			one := restic.Snapshot{Tags: tags}
-			record := catalog.Record{Version: 1, Run: catalog.Run(one.Tag("run")), App: s.App, Claim: catalog.ClaimRecord{Name: one.Tag("pvc"), Driver: "csi.example.com", Capacity: 10 << 30}, Cut: s.Time}
+			record := catalog.Record{
+				Version: 1, Run: catalog.Run(one.Tag("run")), App: s.App, Members: s.Members, Cut: s.Time,
+				Claim: catalog.ClaimRecord{Name: one.Tag("pvc"), Driver: "csi.example.com", Capacity: 10 << 30, StorageClass: "fast"},
+			}
 			tag, err := record.Tag()
 			if err != nil {
 				panic(err)

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +24,7 @@ import (
 type restoreOptions struct {
 	progressFlags
 	lockFlags
-	at, from                               string
+	at, from, cluster                      string
 	toPVC, toNamespace, storageClass, size string
 	backupNamespace, image, dryRun         string
 	parallel                               int
@@ -40,6 +39,14 @@ const restoreLong = `
 	A bare name is a claim; a workload means all claims of its sets; vs/NAME is one VolumeSnapshot, run/ID all sets of a run.
 	With --from auto each claim comes from its snapshot, and from a copy where the snapshot is not usable.
 
+	Where no set on record in the cluster will do, the repositories are asked: a Job lists each, which takes some seconds;
+	also for --dry-run, which makes nothing else. So a snapshot, a namespace or a cluster that is lost comes back from its
+	copies alone. For copies of a whole namespace they are always asked, and with --from-cluster they alone: it names the
+	cluster that made the copies.
+
+	namespace/NAME restores the newest set of every app. Claims get their own names where none of their set is there. A
+	namespace that does not exist any more is made; one that --to-namespace names for single claims has to be there.
+
 	Inspect a restored volume: mount the new claim in a pod of your own, or look into it with a pod of busybox.`
 
 const restoreExample = `
@@ -50,12 +57,15 @@ const restoreExample = `
 	kubectl backsnap restore data-mysql-0 -n shop --at 2026-11-21T23:00 --to-namespace scratch
 
 	# From the off-site copy, and only show what would be made
-	kubectl backsnap restore statefulset/mysql -n shop --from copy --dry-run=client`
+	kubectl backsnap restore statefulset/mysql -n shop --from copy --dry-run=client
+
+	# A namespace that is lost with everything in it
+	kubectl backsnap restore namespace/shop --from copy`
 
 func newRestore(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 	o := &restoreOptions{at: "latest", from: string(restore.Auto), image: offsite.DefaultImage, dryRun: "none", parallel: restore.DefaultParallel, timeout: restore.DefaultTimeout}
 	cmd := &cobra.Command{
-		Use:     "restore (CLAIM | TYPE/NAME | vs/NAME | run/ID)",
+		Use:     "restore (CLAIM | TYPE/NAME | vs/NAME | run/ID | namespace/NAME)",
 		Short:   "Restore volumes into new claims, from a snapshot or a copy",
 		Long:    templates.LongDesc(restoreLong),
 		Example: templates.Examples(restoreExample),
@@ -84,7 +94,8 @@ func (o *restoreOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.at, "at", o.at, "The newest set at or before it: latest, a time such as 2026-11-21T23:00 (local unless it names a zone), or an age such as 36h or 2d")
 	f.StringVar(&o.from, "from", o.from, "auto: the snapshot, or a copy where that is not usable; snapshot; copy; or copy:`REPOSITORY`")
-	f.StringVar(&o.toPVC, "to-pvc", "", "Name of the new claim; default: <claim>-restored-<time of the run>")
+	f.StringVar(&o.cluster, "from-cluster", "", "Restore what the cluster of that name has copied; kubectl backsnap list shows which names there are")
+	f.StringVar(&o.toPVC, "to-pvc", "", "Name of the new claim; default: <claim>-restored-<time of the run>, of a whole namespace the claim's own")
 	f.StringVar(&o.toNamespace, "to-namespace", "", "Namespace of the new claims; default: that of the source")
 	f.StringVar(&o.storageClass, "storage-class", "", "StorageClass of the new claims; default: that of the source")
 	f.StringVar(&o.size, "size", "", "Size of the new claims; default: what the source had asked for, or the snapshot needs")
@@ -101,7 +112,7 @@ func (o *restoreOptions) addFlags(cmd *cobra.Command) {
 // request turns the flags into what the verb wants.
 func (o *restoreOptions) request(env *Env, run catalog.Run, target restore.Target) (r restore.Request, err error) {
 	r = restore.Request{
-		Run: run, Target: target, ToNamespace: o.toNamespace, ToClaim: o.toPVC, StorageClass: o.storageClass,
+		Run: run, Target: target, Cluster: o.cluster, ToNamespace: o.toNamespace, ToClaim: o.toPVC, StorageClass: o.storageClass,
 		BackupNamespace: o.backupNamespace, Image: o.image, Parallel: o.parallel, Deadline: restore.DefaultDeadline, Timeout: o.timeout,
 	}
 	if r.From, err = restore.ParseFrom(o.from); err != nil {
@@ -146,6 +157,8 @@ func (o *restoreOptions) check(target restore.Target) error {
 		return errors.New("--timeout: want at least 1s")
 	case o.at != "latest" && (target.Kind == "vs" || target.Kind == "run"):
 		return fmt.Errorf("--at together with %s, which is of one time: want one or the other", target)
+	case o.cluster != "" && o.from == string(restore.Snapshot):
+		return errors.New("--from-cluster together with --from snapshot: of another cluster there are copies only")
 	}
 	if err := o.lockFlags.check(); err != nil {
 		return err
@@ -162,10 +175,10 @@ func (o *restoreOptions) check(target restore.Target) error {
 func readSource(arg, namespace string) (restore.Target, error) {
 	grammar := scopeFlags{ofSnapshots: true}
 	found, err := grammar.readTargets([]string{arg}, namespace)
-	if err != nil || found[0].Kind == "namespace" {
-		return restore.Target{}, cmp.Or(err, fmt.Errorf("source %q: a whole namespace is restored claim by claim, or by run/ID", arg))
+	if err != nil {
+		return restore.Target{}, err
 	}
-	return restore.Target{Namespace: namespace, Kind: found[0].Kind, Name: found[0].Name}, nil
+	return restore.Target{Namespace: found[0].Namespace, Kind: found[0].Kind, Name: found[0].Name}, nil
 }
 
 // restoring is one `restore` from its command line to its exit code.
@@ -178,6 +191,7 @@ type restoring struct {
 	printer  printers.ResourcePrinter
 	request  restore.Request
 	plan     restore.Plan
+	made     bool // the namespace
 	started  time.Time
 }
 
@@ -213,6 +227,7 @@ func (r *restoring) read(run catalog.Run, source, namespace string) error {
 	if r.printer, err = r.options.output.printer(); err != nil {
 		return err
 	}
+	r.request.List = r.list
 	r.progress, err = r.options.show(r.env)
 	return err
 }
@@ -233,6 +248,9 @@ func (r *restoring) do(ctx context.Context) (doc restoreDoc, err error) {
 		r.printPlan(r.env.Err)
 	}
 	if err := restore.Check(ctx, r.cluster, r.plan); err != nil {
+		return doc, err
+	}
+	if err := r.prepare(ctx); err != nil {
 		return doc, err
 	}
 	held, release, err := r.env.Lock(ctx, r.cluster, r.options.lock(r.request.Run, []string{r.plan.ToNamespace}))

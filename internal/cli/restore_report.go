@@ -25,6 +25,8 @@ type restoreDoc struct {
 	ExitCode   int           `json:"exitCode"`
 	Source     sourceDoc     `json:"source"`
 	Items      []restoreItem `json:"items"`
+	// Made is the namespace that was made for the claims.
+	Made string `json:"namespaceCreated,omitempty"`
 	// Why nothing was done at all.
 	blamed
 
@@ -38,6 +40,10 @@ type sourceDoc struct {
 	Target    string     `json:"target"`
 	At        *time.Time `json:"at,omitempty"` // absent for the latest
 	From      string     `json:"from"`
+	// Cluster is the other one that made the copies; Repositories are those
+	// that were listed.
+	Cluster      string   `json:"cluster,omitempty"`
+	Repositories []string `json:"repositories,omitempty"`
 }
 
 // restoreItem is one new claim.
@@ -63,7 +69,7 @@ type fromDoc struct {
 	App         string              `json:"app"`
 	Claim       string              `json:"pvc"`
 	Snapshot    string              `json:"volumeSnapshot"`
-	Cut         time.Time           `json:"cut"`
+	Cut         time.Time           `json:"cut,omitzero"`
 	Consistency catalog.Consistency `json:"consistency"`
 	Repository  string              `json:"repository,omitempty"`
 	Copy        string              `json:"resticSnapshot,omitempty"`
@@ -73,7 +79,12 @@ func (r *restoring) newDocument() restoreDoc {
 	q := r.request
 	doc := restoreDoc{
 		APIVersion: apiVersion, Kind: "RestoreRun", Run: q.Run, Items: []restoreItem{}, took: r.env.Now().Sub(r.started),
-		Source: sourceDoc{Namespace: q.Target.Namespace, Target: q.Target.String(), From: q.From.String()},
+		Source: sourceDoc{
+			Namespace: q.Target.Namespace, Target: q.Target.String(), From: q.From.String(), Cluster: q.Cluster, Repositories: r.plan.Asked.Repositories,
+		},
+	}
+	if r.made {
+		doc.Made = r.plan.ToNamespace
 	}
 	if !q.At.IsZero() {
 		at := q.At.UTC()
@@ -91,6 +102,8 @@ func (r *restoring) planned() restoreDoc {
 		item.State = statePlanned
 		doc.Items = append(doc.Items, item)
 	}
+	doc.lack(r.plan)
+	doc.ExitCode = exitOf(true, doc.failures)
 	return doc
 }
 
@@ -109,6 +122,7 @@ func (r *restoring) document(outcomes []restore.Outcome, err error) restoreDoc {
 		usable = usable || o.State == restore.Restored
 	}
 	doc.failures = split(err)
+	doc.lack(r.plan)
 	doc.ExitCode = exitOf(usable, doc.failures)
 	doc.Result = resultName(doc.ExitCode, usable)
 	return doc
@@ -155,6 +169,11 @@ func (d restoreDoc) printNames(w io.Writer) error {
 
 // printSentences writes what was made, for a person.
 func (d restoreDoc) printSentences(w io.Writer, elsewhere bool) error {
+	if d.Made != "" {
+		if _, err := fmt.Fprintf(w, "namespace/%s created\n", d.Made); err != nil {
+			return err
+		}
+	}
 	for _, item := range d.Items {
 		if item.State != string(restore.Restored) {
 			continue
@@ -183,8 +202,9 @@ const shownSets = 3
 func (r *restoring) printPlan(w io.Writer) {
 	p := r.plan
 	fmt.Fprintf(w, "Plan  context %s, namespace %s, run %s\n", contextName(r.config), p.ToNamespace, p.Run)
+	r.printSource(w)
 	for _, chosen := range p.Chosen {
-		fmt.Fprintf(w, "  found     %s  %s  cut %s, %s\n", chosen.Set.Run, chosen.Set.App, chosen.Cut.UTC().Format(time.RFC3339), r.distance(chosen))
+		fmt.Fprintf(w, "  found     %s  %s  cut %s, %s%s\n", chosen.Set.Run, chosen.Set.App, chosen.Cut.UTC().Format(time.RFC3339), r.distance(chosen), r.without(chosen))
 	}
 	for _, passed := range p.Passed[:min(shownSets, len(p.Passed))] {
 		fmt.Fprintf(w, "  newer     %s  not taken: %s\n", passed.Run, printable(passed.Reason))
@@ -192,6 +212,7 @@ func (r *restoring) printPlan(w io.Writer) {
 	if more := len(p.Passed) - shownSets; more > 0 {
 		fmt.Fprintf(w, "  newer     and %d more\n", more)
 	}
+	r.printLacking(w)
 	for _, v := range p.Volumes {
 		fmt.Fprintf(w, "  %s -> %s/%s  %s  class %s  from %s\n", v.Snapshot.Claim, v.Claim.Namespace, v.Claim.Name, size(v.Claim.Request), v.Claim.StorageClass, fromText(v))
 		for _, note := range v.Notes {

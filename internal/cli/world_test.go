@@ -28,6 +28,7 @@ type world struct {
 	Storage      worldStorage                 `json:"storage,omitzero"`
 	// Absent: the backup namespace is not there. Pods are those of movers.
 	Absent    bool              `json:"absent,omitempty"`
+	Gone      []string          `json:"gone,omitempty"` // namespaces that are lost
 	MoverPods []string          `json:"moverPods,omitempty"`
 	Events    map[string]string `json:"events,omitempty"`  // about namespace/name
 	Held      []string          `json:"held,omitempty"`    // namespace/run that holds it
@@ -100,7 +101,8 @@ type worldCopy struct {
 	Time time.Time `json:"time"`
 	Tags []string  `json:"tags"`
 	// App is that of the record, which is left out where it is empty.
-	App string `json:"app,omitempty"`
+	App     string   `json:"app,omitempty"`
+	Members []string `json:"members,omitempty"` // of its set, in the record
 }
 
 // worldError is how restic ends in a mover.

@@ -18,7 +18,7 @@ import (
 // picture may be forbidden, and is then named among Unread: volumes (the driver
 // is read from the claim), snapshot classes, namespaces; so may be the Secrets
 // of the backup namespace. A namespace in scope that does not exist is a
-// catalog.Failure of CodeNotFound.
+// catalog.Failure of CodeNotFound, unless scope.Lost.
 func (c *Cluster) Inventory(ctx context.Context, scope catalog.Scope) (catalog.Inventory, error) {
 	var (
 		v       = catalog.Inventory{}
@@ -35,7 +35,7 @@ func (c *Cluster) Inventory(ctx context.Context, scope catalog.Scope) (catalog.I
 	} else {
 		g.run(func() (err error) { volumes, err = c.listVolumes(ctx); return err })
 		g.run(func() (err error) { v.Classes, err = c.listClasses(ctx); return err })
-		g.run(func() (err error) { v.Namespaces, err = c.namespaces(ctx, scope); return err })
+		g.run(func() (err error) { v.Namespaces, v.Lost, err = c.namespaces(ctx, scope); return err })
 		g.run(func() (err error) { v.Repositories, err = c.repositories(ctx, scope.BackupNamespace); return err })
 	}
 	if err := g.wait(); err != nil {
@@ -157,12 +157,14 @@ func (c *Cluster) listClasses(ctx context.Context) ([]catalog.SnapshotClass, err
 }
 
 // namespaces are the annotations of the namespaces in scope; nil if none may be
-// read. Of several, one that may not be read is there with nil.
-func (c *Cluster) namespaces(ctx context.Context, scope catalog.Scope) (map[string]map[string]string, error) {
+// read. Of several, one that may not be read is there with nil. Those that do
+// not exist are lost.
+func (c *Cluster) namespaces(ctx context.Context, scope catalog.Scope) (notes map[string]map[string]string, lost []string, err error) {
 	if scope.All {
-		return c.allNamespaces(ctx)
+		notes, err = c.allNamespaces(ctx)
+		return notes, nil, err
 	}
-	notes := map[string]map[string]string{}
+	notes = map[string]map[string]string{}
 	readable := false
 	for _, name := range scope.Namespaces {
 		var namespace *corev1.Namespace
@@ -173,23 +175,25 @@ func (c *Cluster) namespaces(ctx context.Context, scope catalog.Scope) (map[stri
 		switch {
 		case apierrors.IsForbidden(err):
 			notes[name] = nil
+		case apierrors.IsNotFound(err) && scope.Lost:
+			lost, readable = append(lost, name), true
 		case apierrors.IsNotFound(err):
-			return nil, &catalog.Failure{
+			return nil, nil, &catalog.Failure{
 				Code:    catalog.CodeNotFound,
 				Message: "namespace " + name + " does not exist",
 				State:   "nothing changed",
 				Next:    "kubectl get namespaces",
 			}
 		case err != nil:
-			return nil, fmt.Errorf("get namespace %s: %w", name, err)
+			return nil, nil, fmt.Errorf("get namespace %s: %w", name, err)
 		default:
 			notes[name], readable = annotations(namespace), true
 		}
 	}
 	if !readable {
-		return nil, nil
+		return nil, nil, nil
 	}
-	return notes, nil
+	return notes, lost, nil
 }
 
 func (c *Cluster) allNamespaces(ctx context.Context) (map[string]map[string]string, error) {

@@ -370,6 +370,26 @@ func TestInventoryFailures(t *testing.T) {
 	}
 }
 
+// A namespace that is lost is said to be, where that is no error; one that may
+// not be read is not.
+func TestLostNamespaces(t *testing.T) {
+	f := newFakes([]runtime.Object{&corev1.Namespace{ObjectMeta: named("", "shop")}}, nil)
+	scope := catalog.Scope{Namespaces: []string{"lost", "shop"}, Lost: true}
+	v, err := f.Inventory(t.Context(), scope)
+	equal(t, "error", error(nil), err)
+	equal(t, "lost", []string{"lost"}, v.Lost)
+	scope.Namespaces = []string{"lost"}
+	v, err = f.Inventory(t.Context(), scope)
+	equal(t, "error", error(nil), err)
+	equal(t, "lost alone", []string{"lost"}, v.Lost)
+	equal(t, "unread", []string(nil), v.Unread)
+	refuse(f.core, "get", "namespaces")
+	v, err = f.Inventory(t.Context(), scope)
+	equal(t, "error", error(nil), err)
+	equal(t, "lost, unread", []string(nil), v.Lost)
+	equal(t, "unread", []string{catalog.KindNamespaces}, v.Unread)
+}
+
 func failing(err error) clienttesting.ReactionFunc {
 	return func(clienttesting.Action) (bool, runtime.Object, error) { return true, nil, err }
 }

@@ -232,14 +232,14 @@ func TestListIsWholeOrNone(t *testing.T) {
 				found, err := offsite.List(t.Context(), c, at, workRequest(), "", &events{})
 				equal(t, "code", test.code, catalog.CodeOf(err))
 				if err != nil {
-					equal(t, "found", []catalog.Snapshot(nil), found)
+					equal(t, "found", offsite.Listed{}, found)
 					return
 				}
 				cut := time.Date(2026, 11, 22, 1, 15, 42, 0, time.UTC)
-				equal(t, "found", []catalog.Snapshot{{
+				equal(t, "found", offsite.Listed{Clusters: []string{"prod-us"}, Snapshots: []catalog.Snapshot{{
 					Namespace: "shop", Name: "data-1", UID: "u", Claim: "data", Run: run, Cut: cut, Created: cut, CopyOnly: true,
 					Copies: []catalog.Copy{{Repository: "main", Snapshot: id, Finished: time.Time{}.UTC()}},
-				}}, found)
+				}}}, found)
 			})
 		})
 	}

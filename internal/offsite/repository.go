@@ -53,29 +53,42 @@ func ReadStats(ctx context.Context, c Cluster, now func() time.Time, r WorkReque
 	return stats, nil
 }
 
+// Listed is what lies in a repository.
+type Listed struct {
+	// Snapshots are the copies of one cluster: each as the snapshot that it was
+	// made of, with that copy alone.
+	Snapshots []catalog.Snapshot
+	// Clusters are the names of all others that have copies there, sorted.
+	Clusters []string
+}
+
 // List is what lies in the repository of the cluster of that name, "" for this
-// one: each of our copies as the snapshot that it was made of, with that copy
-// alone. It is all of them, or an error: mostly a catalog.Failure of
-// CodeListing.
-func List(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, cluster string, w catalog.Watcher) ([]catalog.Snapshot, error) {
+// one. It is all of it, or an error: mostly a catalog.Failure of CodeListing.
+func List(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, cluster string, w catalog.Watcher) (Listed, error) {
 	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not listed", again: "kubectl backsnap list --from-repository " + r.Repository.Name}
 	if err := t.ready(); err != nil {
-		return nil, err
+		return Listed{}, err
 	}
 	_, answer, err := t.work(ctx, restic.StepList)
 	if err != nil {
-		return nil, t.failed(ctx, err)
+		return Listed{}, t.failed(ctx, err)
 	}
-	listed, err := restic.ReadSnapshots(answer)
+	all, err := restic.ReadSnapshots(answer)
 	if err != nil {
-		return nil, t.failed(ctx, err)
+		return Listed{}, t.failed(ctx, err)
 	}
-	var found []catalog.Snapshot
-	for _, s := range listed {
-		if s.Ours(cmp.Or(cluster, r.Repository.Cluster)) {
-			found = append(found, copied(s, r.Repository.Name))
+	var found Listed
+	for _, s := range all {
+		switch name := s.Cluster(); name {
+		case "":
+		case cmp.Or(cluster, r.Repository.Cluster):
+			found.Snapshots = append(found.Snapshots, copied(s, r.Repository.Name))
+		default:
+			found.Clusters = append(found.Clusters, name)
 		}
 	}
+	slices.Sort(found.Clusters)
+	found.Clusters = slices.Compact(found.Clusters)
 	return found, nil
 }
 
@@ -85,7 +98,7 @@ func copied(s restic.Snapshot, repository string) catalog.Snapshot {
 		Namespace: s.Tag("ns"), Name: s.Tag("snapshot"), UID: s.Tag("vsuid"), Claim: s.Tag("pvc"),
 		Run: catalog.Run(s.Tag("run")), Consistency: catalog.Consistency(s.Tag("consistency")), Retain: s.Tag("retain"),
 		Cut: s.Time, Created: s.Time, CopyOnly: true,
-		Copies: []catalog.Copy{{Repository: repository, Snapshot: s.ID, Bytes: s.Bytes, Added: s.Added, Finished: s.Ended}},
+		Copies: []catalog.Copy{{Repository: repository, Snapshot: s.ID, Bytes: s.Bytes, Files: s.Files, Added: s.Added, Finished: s.Ended}},
 	}
 	tag := s.Tag("record")
 	if tag == "" {

@@ -97,6 +97,7 @@ type Snapshot struct {
 	// compressed; zero where an older restic has made it.
 	Ended        time.Time
 	Bytes, Added int64
+	Files        int64 // regular ones in it
 }
 
 // ReadSnapshots reads the answer of StepList: all of them, in restic's order.
@@ -110,6 +111,7 @@ func ReadSnapshots(answer []byte) ([]Snapshot, error) {
 			End   time.Time `json:"backup_end"`
 			Bytes int64     `json:"total_bytes_processed"`
 			Added int64     `json:"data_added_packed"`
+			Files int64     `json:"total_files_processed"`
 		}
 	}
 	if err := json.Unmarshal(bytes.TrimSpace(answer), &said); err != nil {
@@ -120,7 +122,7 @@ func ReadSnapshots(answer []byte) ([]Snapshot, error) {
 		if !snapshotID.MatchString(s.ID) {
 			return nil, fmt.Errorf("read snapshots: %q is no id of one", s.ID)
 		}
-		list = append(list, Snapshot{ID: s.ID, Host: s.Hostname, Time: s.Time.UTC(), Tags: s.Tags, Ended: s.Summary.End.UTC(), Bytes: s.Summary.Bytes, Added: s.Summary.Added})
+		list = append(list, Snapshot{ID: s.ID, Host: s.Hostname, Time: s.Time.UTC(), Tags: s.Tags, Ended: s.Summary.End.UTC(), Bytes: s.Summary.Bytes, Added: s.Summary.Added, Files: s.Summary.Files})
 	}
 	return list, nil
 }
@@ -162,7 +164,12 @@ func ReadStats(answer []byte) (Stats, error) {
 	return Stats{*said.Snapshots, said.Blobs, said.Stored, said.Uncompressed, said.Ratio}, nil
 }
 
-// Ours reports whether s is a copy that cluster has made.
-func (s Snapshot) Ours(cluster string) bool {
-	return slices.Contains(s.Tags, "backsnap") && strings.HasPrefix(s.Host, cluster+"/")
+// Cluster is the name of the cluster that has made s as a copy; "" where s is
+// none of ours.
+func (s Snapshot) Cluster() string {
+	name, _, named := strings.Cut(s.Host, "/")
+	if !named || !slices.Contains(s.Tags, "backsnap") {
+		return ""
+	}
+	return name
 }

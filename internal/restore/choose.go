@@ -13,8 +13,9 @@ import (
 // Target is what is to be restored, as the command line names it.
 type Target struct {
 	Namespace string
-	// Kind is "pvc", a workload's kind in lower case, "vs" for one snapshot, or
-	// "run" for all sets of a run.
+	// Kind is "pvc", a workload's kind in lower case, "vs" for one snapshot,
+	// "run" for all sets of a run, or "namespace" for the newest sets of all its
+	// apps.
 	Kind string
 	Name string
 }
@@ -140,9 +141,11 @@ type Passed struct {
 
 // Choice is what was chosen.
 type Choice struct {
-	Chosen []Chosen // one; several only where a whole run was asked for
+	Chosen []Chosen // one; several only where a run or a namespace was asked for
 	// Passed are newer sets of the same, the newest first.
 	Passed []Passed
+	// Lacking are apps of a namespace that nothing can be restored of.
+	Lacking []Lacking
 }
 
 // Choose finds the newest set of r.Target that is complete and usable, at or
@@ -156,6 +159,8 @@ func Choose(r Request, repositories []catalog.Repository, snapshots []catalog.Sn
 		return c.one(snapshots)
 	case "run":
 		return c.run(catalog.Sets(snapshots))
+	case kindNamespace:
+		return c.whole(catalog.Sets(snapshots))
 	}
 	return c.newest(catalog.Sets(snapshots))
 }
@@ -245,6 +250,8 @@ func (c chooser) newest(sets []catalog.Set) (Choice, error) {
 // claims are those of set that are asked for, none if set is not meant.
 func (c chooser) claims(set catalog.Set) []string {
 	switch {
+	case c.Target.Kind == kindNamespace:
+		return set.Members
 	case c.Target.Kind == "pvc" && slices.Contains(set.Members, c.Target.Name):
 		return []string{c.Target.Name}
 	case c.Target.Kind != "pvc" && set.Includes(c.Target.String()):
@@ -282,11 +289,13 @@ func (c chooser) point(s catalog.Snapshot) (Point, string) {
 		return p, "it was never cut"
 	}
 	snapshot := ""
-	if !s.Ready {
+	switch {
+	case s.CopyOnly:
+		snapshot = "its snapshot is gone"
+	case !s.Ready && s.Err != "":
+		snapshot = "its snapshot is not ready (" + s.Err + ")"
+	case !s.Ready:
 		snapshot = "its snapshot is not ready"
-		if s.Err != "" {
-			snapshot += " (" + s.Err + ")"
-		}
 	}
 	if c.From.Kind == Snapshot || c.From.Kind == Auto && snapshot == "" {
 		return p, snapshot

@@ -8,7 +8,8 @@
 //
 // The plan names the one set that was chosen, and nothing else is ever taken
 // in its place. Nothing that exists is changed: claims, apps and restore points
-// stay as they are.
+// stay as they are. Where the cluster has no set on record that will do, the
+// copies are found from the repositories alone.
 package restore
 
 import (
@@ -29,6 +30,9 @@ type Cluster interface {
 	Inventory(ctx context.Context, scope catalog.Scope) (catalog.Inventory, error)
 	// StorageClass reads one class; catalog.ErrGone if there is none of that name.
 	StorageClass(ctx context.Context, name string) (catalog.StorageClass, error)
+	// CreateNamespace makes a namespace; false if it was there, which is left
+	// as it is. dry asks the server whether it would, and makes none.
+	CreateNamespace(ctx context.Context, n catalog.Meta, dry bool) (made bool, err error)
 	// Missing are those of the rights that the caller does not have, in order.
 	Missing(ctx context.Context, rights []catalog.Right) ([]catalog.Right, error)
 

@@ -15,6 +15,9 @@ import (
 // quoted is how many sets that were passed over an error names.
 const quoted = 3
 
+// seeList is how a next step begins that shows what there is.
+const seeList = "see what there is: kubectl backsnap list"
+
 // none says that what was named exactly cannot be restored.
 func (c chooser) none(reason string) error {
 	return &catalog.Failure{
@@ -22,7 +25,7 @@ func (c chooser) none(reason string) error {
 		Message: fmt.Sprintf("nothing to restore %s in %s from", c.Target, c.Target.Namespace),
 		Cause:   errors.New(reason),
 		State:   "nothing changed",
-		Next:    "see what there is: kubectl backsnap list -n " + c.Target.Namespace,
+		Next:    seeList + " -n " + c.Target.Namespace,
 	}
 }
 
@@ -33,7 +36,10 @@ func (c chooser) nearest(candidates []Chosen, reasons map[int]string, passed []P
 		Code:    catalog.CodeNoSet,
 		Message: fmt.Sprintf("no complete set of %s in %s at or before %s", c.Target, c.Target.Namespace, c.AtText),
 		State:   "nothing changed",
-		Next:    "see what there is: kubectl backsnap list -n " + c.Target.Namespace,
+		Next:    seeList + " -n " + c.Target.Namespace,
+	}
+	if c.Target.Kind == kindNamespace {
+		f.Message = fmt.Sprintf("no complete set of %s at or before %s", c.Target, c.AtText)
 	}
 	var usable []Chosen
 	for i, candidate := range candidates {
@@ -66,6 +72,9 @@ func (c chooser) command(chosen Chosen) string {
 	text := fmt.Sprintf("kubectl backsnap restore %s -n %s --at %s", c.Target, c.Target.Namespace, chosen.Cut.UTC().Format(time.RFC3339Nano))
 	if c.From.Kind != Auto {
 		text += " --from " + c.From.String()
+	}
+	if c.Cluster != "" {
+		text += " --from-cluster " + c.Cluster
 	}
 	return text
 }

@@ -31,6 +31,7 @@ type cluster struct {
 	snapshots []catalog.Snapshot
 	classes   map[string]catalog.StorageClass
 	missing   []catalog.Right
+	secret    string // namespace that may not be looked at
 	kept      []catalog.Volume
 	// fail is the error of a call, by the call's line in the diary. It fails
 	// once.
@@ -109,6 +110,12 @@ func (c *cluster) Snapshots(_ context.Context, scope catalog.Scope) ([]catalog.S
 
 func (c *cluster) Inventory(_ context.Context, scope catalog.Scope) (catalog.Inventory, error) {
 	v := c.inventory
+	if !scope.Lost {
+		v.Lost = nil
+	}
+	if slices.Contains(scope.Namespaces, c.secret) {
+		return v, &catalog.Failure{Code: catalog.CodeForbidden, Message: "you may not list persistentvolumeclaims in " + c.secret}
+	}
 	v.Claims = slices.DeleteFunc(slices.Clone(v.Claims), func(claim catalog.Claim) bool { return !slices.Contains(scope.Namespaces, claim.Namespace) })
 	return v, c.fail["inventory"]
 }
@@ -119,6 +126,11 @@ func (c *cluster) StorageClass(_ context.Context, name string) (catalog.StorageC
 		return class, catalog.ErrGone
 	}
 	return class, nil
+}
+
+func (c *cluster) CreateNamespace(ctx context.Context, n catalog.Meta, dry bool) (bool, error) {
+	err := c.did(ctx, "create namespace %s, dry %t, labels %v", n.Name, dry, n.Labels)
+	return err == nil && slices.Contains(c.inventory.Lost, n.Name), err
 }
 
 func (c *cluster) Missing(context.Context, []catalog.Right) ([]catalog.Right, error) {

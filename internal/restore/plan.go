@@ -31,6 +31,10 @@ type Request struct {
 	At     time.Time
 	AtText string
 	From   From
+	// Cluster is the one whose copies are restored; "" for this one.
+	Cluster string
+	// List lists repositories; nil where none is to be asked.
+	List List
 
 	ToNamespace     string // "" for that of Target
 	ToClaim         string // "" for `<claim>-restored-<time of the run>`; of one claim only
@@ -59,6 +63,9 @@ type Plan struct {
 	Request
 	Chosen  []Chosen
 	Passed  []Passed
+	Lacking []Lacking
+	Asked   Asked
+	Makes   bool     // ToNamespace is not there, and made
 	Volumes []Volume // by claim
 }
 
@@ -85,24 +92,17 @@ func (v Volume) Waits() bool { return v.Way != Fill && v.Class.WaitsForConsumer 
 // is not there, a size that is too small.
 func MakePlan(ctx context.Context, c Cluster, r Request) (Plan, error) {
 	r.ToNamespace = cmp.Or(r.ToNamespace, r.Target.Namespace)
-	inventory, err := c.Inventory(ctx, catalog.Scope{Namespaces: namespaces(r), BackupNamespace: r.BackupNamespace})
+	f, err := find(ctx, c, r)
 	if err != nil {
 		return Plan{}, err
 	}
-	snapshots, err := c.Snapshots(ctx, catalog.Scope{Namespaces: []string{r.Target.Namespace}})
-	if err != nil {
+	p := planner{Request: r, inventory: f.inventory, cluster: c, classes: map[string]catalog.StorageClass{}}
+	plan := Plan{Request: r, Chosen: f.Chosen, Passed: f.Passed, Lacking: f.Lacking, Asked: f.Asked}
+	if plan.Makes, err = p.makes(); err != nil {
 		return Plan{}, err
 	}
-	if err := checkRepository(r, inventory.Repositories); err != nil {
-		return Plan{}, err
-	}
-	choice, err := Choose(r, inventory.Repositories, snapshots)
-	if err != nil {
-		return Plan{}, err
-	}
-	p := planner{Request: r, inventory: inventory, cluster: c, classes: map[string]catalog.StorageClass{}}
-	plan := Plan{Request: r, Chosen: choice.Chosen, Passed: choice.Passed}
-	for _, chosen := range choice.Chosen {
+	for _, chosen := range f.Chosen {
+		p.own = p.ownNames(chosen)
 		for _, point := range chosen.Points {
 			v, err := p.volume(ctx, point)
 			if err != nil {
@@ -114,8 +114,12 @@ func MakePlan(ctx context.Context, c Cluster, r Request) (Plan, error) {
 	return plan, p.checkNames(plan.Volumes)
 }
 
+// namespaces are those of this cluster that a plan is made from.
 func namespaces(r Request) []string {
-	names := []string{r.Target.Namespace, r.ToNamespace}
+	names := []string{r.ToNamespace}
+	if r.Cluster == "" {
+		names = append(names, r.Target.Namespace)
+	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
@@ -136,6 +140,7 @@ type planner struct {
 	inventory catalog.Inventory
 	cluster   Cluster
 	classes   map[string]catalog.StorageClass // by name, those that were read
+	own       bool                            // the claims get the names that they had
 }
 
 // volume plans the claim that point is restored to.
@@ -162,7 +167,7 @@ func (p *planner) volume(ctx context.Context, point Point) (Volume, error) {
 		modes = []string{"ReadWriteOnce"}
 	}
 	v.Claim = catalog.Claim{
-		Namespace: p.ToNamespace, Name: cmp.Or(p.ToClaim, restoredName(s.Claim, p.Run)),
+		Namespace: p.ToNamespace, Name: p.name(s.Claim),
 		Labels: labels, Annotations: catalog.HandsOff(),
 		StorageClass: v.Class.Name, Request: size, AccessModes: modes, VolumeMode: cmp.Or(source.VolumeMode, "Filesystem"),
 	}
@@ -262,7 +267,7 @@ func (p *planner) checkNames(volumes []Volume) error {
 		}
 	}
 	for _, v := range volumes {
-		if slices.ContainsFunc(p.inventory.Claims, func(c catalog.Claim) bool { return c.Namespace == v.Claim.Namespace && c.Name == v.Claim.Name }) {
+		if p.taken(v.Claim.Namespace, v.Claim.Name) {
 			return &catalog.Failure{
 				Code: catalog.CodeExists, Message: fmt.Sprintf("claim %s/%s is there already", v.Claim.Namespace, v.Claim.Name),
 				State: "nothing changed", Next: "choose another name with --to-pvc",
@@ -270,6 +275,14 @@ func (p *planner) checkNames(volumes []Volume) error {
 		}
 	}
 	return nil
+}
+
+// name is that of the new claim.
+func (p *planner) name(claim string) string {
+	if p.own {
+		return cmp.Or(p.ToClaim, claim)
+	}
+	return cmp.Or(p.ToClaim, restoredName(claim, p.Run))
 }
 
 // restoredName is the default name of a new claim.
@@ -315,6 +328,9 @@ func (p Plan) Rights() []catalog.Right {
 		if v.Way != Fill {
 			add(snapshots, "volumesnapshots", v.Snapshot.Namespace, "get")
 		}
+	}
+	if p.Makes {
+		add("", "namespaces", "", "create")
 	}
 	for _, verb := range []string{"create", "get", "update", "delete"} {
 		add("coordination.k8s.io", "leases", p.ToNamespace, verb)

@@ -18,6 +18,7 @@ type restored struct {
 	Result   string `json:"result"`
 	ExitCode int    `json:"exitCode"`
 	Code     string `json:"code"`
+	Made     string `json:"namespaceCreated"`
 	Items    []struct {
 		Namespace string `json:"namespace"`
 		Claim     string `json:"pvc"`
