@@ -56,7 +56,11 @@ func stop(t *testing.T, part string, signal syscall.Signal) (start func()) {
 		return ""
 	})
 	up := func() {
-		if err := cluster("up", "--state", state); err != nil {
+		err := cluster("up", "--state", state)
+		if err != nil { // its probe may be early: who watches an API server sees late that it is back
+			err = cluster("up", "--state", state)
+		}
+		if err != nil {
 			t.Errorf("bring %s up again: %v", part, err)
 		}
 	}
