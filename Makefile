@@ -57,7 +57,7 @@ e2e: build ## The tests that need the real cluster
 faults: build ## The enumerations: kill tables and seeds, as long as they take; they write docs/faults
 	$(CLUSTER) up --state $(TEST_STATE)
 	$(call ENTER,$(TEST_STATE)) && BACKSNAP_FAULTS=all BACKSNAP_FAULTS_TABLE=$(CURDIR)/docs/faults/bad-days.md \
-		go test -count=1 -p 1 -timeout 12h -v ./testdata/e2e ./testdata/e2e/faults
+		go test -count=1 -p 1 -parallel 4 -timeout 12h -v ./testdata/e2e ./testdata/e2e/faults
 	$(CLUSTER) down --state $(TEST_STATE)
 
 cluster: ## Build and start a real Kubernetes on this machine; `go run ./testdata/cluster env` tells how to use it
