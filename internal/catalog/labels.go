@@ -39,6 +39,8 @@ const ManagedBy = "backsnap"
 const (
 	AnnotationRecord = "backsnap.sh/record"
 	AnnotationCopies = "backsnap.sh/copies"
+	// AnnotationVerified is the last Proof of a snapshot.
+	AnnotationVerified = "backsnap.sh/verified"
 	// AnnotationCluster stands on a repository's Secret and names this
 	// cluster in restic's host names.
 	AnnotationCluster = "backsnap.sh/cluster"

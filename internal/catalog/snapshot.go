@@ -57,6 +57,7 @@ type Snapshot struct {
 
 	Record *Record // nil where there is none that we can read
 	Copies []Copy
+	Proof  *Proof // nil where no restore from it was tried
 	// CopyOnly: the cluster has no such snapshot any more, its copies alone
 	// tell of it.
 	CopyOnly bool
@@ -74,6 +75,12 @@ func (s Snapshot) Unfinished() bool {
 	return s.Role == "" && s.Run != "" && s.Consistency == "" && s.Record == nil && len(s.Periods) == 0 && len(s.Copies) == 0
 }
 
+// Proof is a restore from a snapshot that was tried, and went well.
+type Proof struct {
+	Level string    `json:"level"` // how far it went: metadata, read or drill
+	At    time.Time `json:"at"`
+}
+
 // Copy is one off-site copy of a snapshot.
 type Copy struct {
 	Repository string `json:"repository"`
@@ -83,6 +90,9 @@ type Copy struct {
 	Files    int64     `json:"files,omitempty"`
 	Added    int64     `json:"added"` // stored in the repository, compressed
 	Finished time.Time `json:"finished"`
+	// Partial: some files could not be read and are not in it. Such a copy is
+	// never on record; lists of repositories have it.
+	Partial bool `json:"partial,omitempty"`
 }
 
 // Labels are s as the labels of its VolumeSnapshot and its content. The map is
@@ -134,7 +144,7 @@ func (s Snapshot) Annotations() (map[string]string, error) {
 // and namespace are the caller's to fill. A record that cannot be read, or
 // of a version newer than ours, leaves Record nil and is an error beside the
 // filled value: such a snapshot is shown and kept, never judged. Copies that
-// cannot be read are an error too and leave Copies nil.
+// cannot be read are an error too and leave Copies nil; so is a proof.
 func (s *Snapshot) ReadLabels(labels, annotations map[string]string) error {
 	s.Claim = labels[LabelClaim]
 	s.Role = Role(labels[LabelRole])
@@ -149,7 +159,19 @@ func (s *Snapshot) ReadLabels(labels, annotations map[string]string) error {
 			s.Periods[p] = key
 		}
 	}
-	return errors.Join(s.readRecord(annotations[AnnotationRecord]), s.readCopies(annotations[AnnotationCopies]))
+	return errors.Join(s.readRecord(annotations[AnnotationRecord]), s.readCopies(annotations[AnnotationCopies]), s.readProof(annotations[AnnotationVerified]))
+}
+
+func (s *Snapshot) readProof(text string) error {
+	if text == "" {
+		return nil
+	}
+	var p Proof
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		return fmt.Errorf("read proof of %s/%s: %w", s.Namespace, s.Name, err)
+	}
+	s.Proof = &p
+	return nil
 }
 
 func (s *Snapshot) readRecord(text string) error {
@@ -197,9 +219,10 @@ func (s Snapshot) Tier() string {
 	return s.Retain
 }
 
-// CopyIn is the copy in the repository of that name, if there is one.
+// CopyIn is the copy in the repository of that name, if there is one that is
+// whole.
 func (s Snapshot) CopyIn(repository string) (Copy, bool) {
-	i := slices.IndexFunc(s.Copies, func(c Copy) bool { return c.Repository == repository })
+	i := slices.IndexFunc(s.Copies, func(c Copy) bool { return c.Repository == repository && !c.Partial })
 	if i < 0 {
 		return Copy{}, false
 	}

@@ -57,6 +57,23 @@ func TestLabels(t *testing.T) {
 	}
 }
 
+// A proof is read where there is one; what cannot be read is said, and is none.
+func TestProofIsRead(t *testing.T) {
+	for text, want := range map[string]*catalog.Proof{
+		"": nil,
+		`{"level":"drill","at":"2026-11-22T03:00:00Z"}`: {Level: "drill", At: at(t, "2026-11-22T03:00", "UTC")},
+		"yesterday": nil,
+	} {
+		var got catalog.Snapshot
+		if err := got.ReadLabels(nil, map[string]string{catalog.AnnotationVerified: text}); (err != nil) != (text == "yesterday") {
+			t.Errorf("%q: %v", text, err)
+		}
+		if diff := cmp.Diff(want, got.Proof); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", text, diff)
+		}
+	}
+}
+
 func TestLabelsAndAnnotationsAreReadAgain(t *testing.T) {
 	long := full(t)
 	long.Claim = claim253

@@ -33,7 +33,8 @@ const abortLong = `
 	were made. Movers are told to end, so that restic removes its lock. If the run's client still works, on whatever
 	machine, its hold on the namespaces is ended first: it stops before its next write.
 
-	A run is looked for in the namespace, or with -A in all, and in the backup namespace.`
+	A run is looked for in the namespace, or with -A in all, and in the backup namespace. One that is found is stopped
+	as a whole: in every namespace that it works in, as far as you may see them.`
 
 const abortExample = `
 	# See what would be stopped and removed
@@ -114,7 +115,7 @@ type abortion struct {
 }
 
 func (a *abortion) do(ctx context.Context, run catalog.Run) error {
-	t, err := findRun(ctx, a.cluster, a.scope, run)
+	t, err := a.find(ctx, run)
 	if err != nil {
 		return err
 	}
@@ -141,6 +142,28 @@ func (a *abortion) do(ctx context.Context, run catalog.Run) error {
 		return err
 	}
 	return a.abort(ctx, t)
+}
+
+// find finds the run, and then all of it: one that was started with -A works in
+// many namespaces, and half of it is no run. Who may not look into all of them
+// stops what they see; its client, which has lost a namespace, stops whole.
+func (a *abortion) find(ctx context.Context, run catalog.Run) (*traces, error) {
+	t, err := findRun(ctx, a.cluster, a.scope, run)
+	if err != nil || a.scope.All {
+		return t, err
+	}
+	everywhere := catalog.Scope{All: true, BackupNamespace: a.scope.BackupNamespace}
+	all, err := findRun(ctx, a.cluster, everywhere, run)
+	switch {
+	case catalog.Has(err, catalog.CodeForbidden):
+		return t, nil
+	case err != nil:
+		return nil, err
+	case len(all.holdings) == len(t.holdings) && len(all.snapshots) == len(t.snapshots): // it is all here
+		return t, nil
+	}
+	a.scope = everywhere
+	return all, nil
 }
 
 // abort ends the run's hold on its namespaces, and removes what it has made by
@@ -214,15 +237,15 @@ func findRun(ctx context.Context, c Cluster, scope catalog.Scope, run catalog.Ru
 	case unseen != nil:
 		return nil, unseen
 	}
-	where := "all namespaces"
+	where, next := "all namespaces", "see which runs there are: kubectl backsnap list -A -o wide"
 	if !scope.All {
-		where = "namespace " + strings.Join(scope.Namespaces, ", ")
+		where, next = "namespace "+strings.Join(scope.Namespaces, ", "), "look in every namespace: the same command with -A; or "+next
 	}
 	return nil, &catalog.Failure{
 		Code:    catalog.CodeNotFound,
 		Message: fmt.Sprintf("no trace of run %s in %s, nor in backup namespace %s", run, where, scope.BackupNamespace),
 		State:   "nothing changed",
-		Next:    "kubectl backsnap list -A -o wide",
+		Next:    next,
 	}
 }
 

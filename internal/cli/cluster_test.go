@@ -145,6 +145,9 @@ func (c *cluster) Snapshots(_ context.Context, scope catalog.Scope) ([]catalog.S
 	slices.SortFunc(found, func(a, b catalog.Snapshot) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
+	if scope.All && slices.Contains(c.w.Missing, "list volumesnapshots") {
+		return nil, &catalog.Failure{Code: catalog.CodeForbidden, Message: "you may not list volumesnapshots"}
+	}
 	return found, c.broken()
 }
 
@@ -303,6 +306,16 @@ func (c *cluster) Complete(_ context.Context, s catalog.Snapshot) (catalog.Snaps
 	return s, nil
 }
 
+func (c *cluster) CompleteAll(_ context.Context, snapshots []catalog.Snapshot) ([]catalog.Snapshot, error) {
+	full := slices.Clone(snapshots)
+	for i := range full {
+		if full[i].Ready {
+			full[i].Handle = "handle-" + full[i].Name
+		}
+	}
+	return full, c.broken()
+}
+
 func (c *cluster) Label(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error) {
 	if err := context.Cause(ctx); err != nil {
 		return s, err
@@ -364,6 +377,9 @@ func (c *cluster) StartMover(ctx context.Context, job restic.Job) error {
 		if has := reflect.ValueOf(job.Pod).Field(i).Interface(); !reflect.DeepEqual(has, usual.Field(i).Interface()) {
 			c.did("pod %s:%+v", usual.Type().Field(i).Name, has)
 		}
+	}
+	if wait := job.Args[3]; wait != restic.DefaultRetryLock.String() && wait != "0s" && job.Args[0] != restic.StepExamine {
+		c.did("wait %s for a lock", wait)
 	}
 	if i := slices.Index(job.Args, "--limit-upload"); i >= 0 {
 		c.did("at most %s KiB/s", job.Args[i+1])

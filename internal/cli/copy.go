@@ -46,6 +46,7 @@ func newCopy(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 	}
 	o.addSnapshots(cmd)
 	o.add(cmd, "Copies at once")
+	cmd.Flags().DurationVar(&o.copyTimeout, "timeout", 0, "The longest to wait for the copies; movers that are at work go on then. 0: until they have ended")
 	return withEnvironment(env, cmd)
 }
 

@@ -27,6 +27,7 @@ type copyingFlags struct {
 	repository, dryRun, backupNamespace string
 	parallel, perNode                   int
 	wait                                bool
+	copyTimeout                         time.Duration // 0: none
 	output                              *output
 }
 
@@ -82,6 +83,8 @@ func (o *copyingFlags) check() error {
 		return fmt.Errorf("parallel %d: want at least 1", o.parallel)
 	case o.perNode < 0:
 		return errors.New("--movers-per-node must not be negative")
+	case o.copyTimeout < 0:
+		return errors.New("--timeout must not be negative")
 	}
 	if err := o.lockFlags.check(); err != nil {
 		return err
@@ -155,7 +158,7 @@ func (c *copying) planCopies(snapshots []catalog.Snapshot) (offsite.Plan, error)
 	choice, err := c.choice(snapshots)
 	request := offsite.Request{
 		Run: c.id, BackupNamespace: c.flags.backupNamespace, Repositories: c.repositories, Choice: choice,
-		Parallel: c.flags.parallel, PerNode: c.flags.perNode, Detach: !c.flags.wait,
+		Parallel: c.flags.parallel, PerNode: c.flags.perNode, Detach: !c.flags.wait, Timeout: c.flags.copyTimeout,
 	}
 	c.flags.apply(&request)
 	plan, planErr := offsite.New(request, c.inventory.Repositories, snapshots)

@@ -318,7 +318,7 @@ func (d description) print(w io.Writer, s catalog.Snapshot) error {
 	}
 	p.section("Proof")
 	p.row("Dump", d.proof())
-	p.row("Restore", "not tried")
+	p.row("Restore", restoreProof(s))
 	d.printEvents(p, zoneOf(s))
 	_, err := io.WriteString(w, p.text.String())
 	return err
@@ -429,6 +429,14 @@ func (d description) proof() string {
 	default:
 		return "proven when it was made: exit status, trailer, read back, SHA-256"
 	}
+}
+
+// restoreProof is the last restore from s that was tried, in words.
+func restoreProof(s catalog.Snapshot) string {
+	if s.Proof == nil {
+		return "not tried"
+	}
+	return fmt.Sprintf("%s, %s", s.Proof.Level, moment(s.Proof.At, zoneOf(s)))
 }
 
 func (d description) printEvents(p *sections, zone *time.Location) {

@@ -31,6 +31,9 @@ type Cluster interface {
 	TrySnapshot(ctx context.Context, s catalog.Snapshot) error
 	TryClone(ctx context.Context, clone catalog.Claim) error
 	TryMover(ctx context.Context, job restic.Job) error
+	// CompleteAll are snapshots with what their contents say, in their order; as
+	// they are where the contents may not be read.
+	CompleteAll(ctx context.Context, snapshots []catalog.Snapshot) ([]catalog.Snapshot, error)
 	// Notices are what the cluster has said of snapshots, by UID, oldest first.
 	// What may be read comes beside a failure of CodeForbidden for what may not.
 	Notices(ctx context.Context, snapshots []catalog.Snapshot) (map[string][]catalog.Notice, error)

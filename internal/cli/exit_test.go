@@ -7,13 +7,18 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 	"github.com/backsnap/kubectl-backsnap/internal/cli"
@@ -77,14 +82,62 @@ func TestEveryCodeIsDocumented(t *testing.T) {
 	}
 }
 
+// Every code is a failure of something: one that nothing fails with is none.
+func TestEveryCodeIsUsed(t *testing.T) {
+	used := map[catalog.Code]bool{}
+	names := codeNames(t)
+	err := filepath.WalkDir("..", func(file string, _ fs.DirEntry, err error) error {
+		tabled := strings.HasSuffix(file, "catalog/failure.go") || strings.HasSuffix(file, "cli/exit.go")
+		if err != nil || tabled || !strings.HasSuffix(file, ".go") || strings.HasSuffix(file, "_test.go") {
+			return err
+		}
+		text, err := os.ReadFile(file)
+		for _, name := range regexp.MustCompile(`catalog\.(Code[A-Z]\w+)`).FindAllStringSubmatch(string(text), -1) {
+			used[names[name[1]]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, code := range names {
+		if !used[code] {
+			t.Errorf("nothing fails with %s, %s", name, code)
+		}
+	}
+}
+
+// A panic is told as the bug that it is, with where it was.
+func TestABug(t *testing.T) {
+	var errs strings.Builder
+	env := &cli.Env{
+		Out: io.Discard, Err: &errs, Getenv: func(string) string { return "" }, Now: time.Now, Version: "v0.1.0",
+		Connect: func(genericclioptions.RESTClientGetter) (cli.Cluster, error) { panic("no such thing") },
+	}
+	code := cli.Main(t.Context(), env, []string{"list", "-n", "shop"})
+	if code != 1 || !strings.HasPrefix(errs.String(), "error: a bug: no such thing [BS099]\n") || !strings.Contains(errs.String(), "version v0.1.0") || !strings.Contains(errs.String(), "TestABug") {
+		t.Errorf("exit %d\n%s", code, errs.String())
+	}
+}
+
 // codesInSource are the values of catalog's constants of type Code.
 func codesInSource(t *testing.T) map[catalog.Code]bool {
+	t.Helper()
+	codes := map[catalog.Code]bool{}
+	for _, code := range codeNames(t) {
+		codes[code] = true
+	}
+	return codes
+}
+
+// codeNames are the codes by the names of their constants.
+func codeNames(t *testing.T) map[string]catalog.Code {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "../catalog/failure.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	codes := map[catalog.Code]bool{}
+	codes := map[string]catalog.Code{}
 	ast.Inspect(file, func(n ast.Node) bool {
 		spec, ok := n.(*ast.ValueSpec)
 		if !ok {
@@ -97,7 +150,7 @@ func codesInSource(t *testing.T) map[catalog.Code]bool {
 		if err != nil {
 			t.Fatal(err)
 		}
-		codes[catalog.Code(value)] = true
+		codes[spec.Names[0].Name] = catalog.Code(value)
 		return true
 	})
 	if len(codes) == 0 {

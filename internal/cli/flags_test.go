@@ -43,7 +43,7 @@ func shopWorld() *world {
 			{Name: "shop/data-1", Claim: "shop/data", App: "deployment/web", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "calendar", Cut: time.Date(2026, 11, 21, 1, 15, 59, 0, time.UTC), Ready: true},
 			ofMySQL("data-mysql-0"),
 		},
-		Held: []string{"crm/20261122-011500-x7k2", "shop/20261122-011500-x7k2"},
+		Held: []string{"crm/20261122-011500-x7k2", "shop/20261122-011500-x7k2", "crm/20261101-011500-only"},
 	}
 }
 
@@ -74,12 +74,6 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"in-namespace":                {"", "--in-namespace", "no repository in namespace shop"},
 			"limit-upload":                {"", "--limit-upload=512", "at most 512 KiB/s"},
 			"mover-deadline":              {"", "--mover-deadline=2h", "deadline 2h30m"},
-			"mover-limits":                {"", "--mover-limits=cpu=2,memory=2Gi", "MemoryLimit:2Gi"},
-			"mover-priority-class":        {"", "--mover-priority-class=low", "PriorityClass:low"},
-			"mover-pull-secret":           {"", "--mover-pull-secret=a,b", "PullSecrets:[a b]"},
-			"mover-requests":              {"", "--mover-requests=cpu=1,memory=512Mi", "pod CPU:1"},
-			"mover-service-account":       {"", "--mover-service-account=uploader", "ServiceAccount:uploader"},
-			"mover-toleration":            {"", "--mover-toleration=a=b:NoExecute", "{Key:a Value:b Effect:NoExecute}"},
 			"mover-ttl":                   {"", "--mover-ttl=1h", "Keep:1h0m0s"},
 			"exclude-namespace":           {"-A", "--exclude-namespace=c*", "skipped  crm/data: its namespace is left out"},
 			"field-selector":              {"", "--field-selector=metadata.name=none", "no PersistentVolumeClaim is selected"},
@@ -98,8 +92,8 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"remove-dump":                 {"", "--remove-dump", "remove dump of 20261122-011500-x7k2 from /data of shop/mysql-0"},
 			"repository":                  {"", "--repository=new", "app-consistent, off-site 3ac951c2"},
 			"restic-image":                {"", "--restic-image=registry.example.com/restic", "image registry.example.com/restic"},
+			"retry-lock":                  {"", "--retry-lock=7s", "wait 7s for a lock"},
 			"retain":                      {"", "--retain=3d", `deleteAfter: "2026-11-25"`},
-			"run-as-user":                 {"", "--run-as-user=999", "User:999"},
 			"selector":                    {"", "-l tier=none", "no PersistentVolumeClaim is selected"},
 			"snapshot-class":              {"", "--snapshot-class=other", "class: other"},
 			"template":                    {"-o go-template", "--template={{.kind}}", "SnapshotRun"},
@@ -108,7 +102,7 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"wait":                        {"", "--wait=false", "copy under way to main"},
 		},
 		"abort": {
-			"all-namespaces":              {"run/20261122-011500-x7k2 --yes", "-A", "lock crm,shop over run 20261122-011500-x7k2"},
+			"all-namespaces":              {"run/20261101-011500-only --yes", "-A", "lock crm over run 20261101-011500-only"},
 			"allow-missing-template-keys": {"run/20261122-011500-x7k2 --dry-run=client -o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
 			"backup-namespace":            {"run/20261101-011500-aaaa", "--backup-namespace=elsewhere", "nor in backup namespace elsewhere"},
 			"color":                       {"run/20261110-011500-left --yes --progress=tty", "--color=always", "\x1b[33m"},
@@ -132,6 +126,7 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"repository":        {"", "--repository=new", "(off-site 32a182e8)"},
 			"selector":          {"", "-l backsnap.sh/retain=days", "no restore point is selected"},
 			"template":          {"-o go-template", "--template={{.kind}}", "CopyRun"},
+			"timeout":           {"", "--timeout=3s", "not waited for [BS022]"},
 		},
 		"restore": {
 			"allow-missing-template-keys": {"data-mysql-0 -o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
@@ -144,11 +139,13 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"lock-dir":                    {"data-mysql-0", "--lock-dir=/slots", `slots in "/slots"`},
 			"lock-slots":                  {"data-mysql-0", "--lock-slots=2", "2 slots"},
 			"lock-timeout":                {"data-mysql-0", "--lock-timeout=9m", "wait 9m0s"},
+			"mover-deadline":              {"data-mysql-0 --from=copy", "--mover-deadline=2h", "deadline 2h30m"},
 			"output":                      {"data-mysql-0", "-o json", `"kind": "RestoreRun"`},
 			"parallel":                    {"statefulset/mysql --from=copy", "--parallel=1", "duration=30s"}, // ten seconds a mover, five a claim
 			"progress":                    {"data-mysql-0", "--progress=json", `"type":"progress"`},
 			"quiet":                       {"data-mysql-0", "-q", ")\n--\n--\n"},
 			"restic-image":                {"data-mysql-0 --from=copy", "--restic-image=registry.example.com/restic", "image registry.example.com/restic"},
+			"retry-lock":                  {"data-mysql-0 --from=copy", "--retry-lock=7s", "wait 7s for a lock"},
 			"size":                        {"data-mysql-0", "--size=20Gi", "of 21474836480 bytes"},
 			"storage-class":               {"data-mysql-0", "--storage-class=slow", "class slow"},
 			"template":                    {"data-mysql-0 -o go-template", "--template={{.kind}}", "RestoreRun"},
@@ -208,7 +205,6 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"env-file":                    {"x", "--env-file=main.env", "secret/x created"},
 			"for-namespace":               {"every --env-file=each.env --init", "--for-namespace=shop", "repository/every initialised"},
 			"init":                        {"x --env-file=main.env", "--init", "repository/x initialised"},
-			"mover-service-account":       {"x --env-file=main.env", "--mover-service-account=mover", "account: mover"},
 			"output":                      {"x --env-file=main.env", "-o json", `"state": "created"`},
 			"progress":                    {"stuck --env-file=main.env --init", "--progress=json", `"type":"warning"`},
 			"quiet":                       {"stuck --env-file=main.env --init", "-q", "unchanged\n--\nerror"},
@@ -284,6 +280,26 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"template":                    {"-o go-template", "--template={{.kind}}", "RepositoryList"},
 		},
 	}
+	// The pod of a mover is shaped in one way, whatever the mover is for.
+	shapes := map[string]effect{
+		"mover-limits":          {"", "--mover-limits=cpu=2,memory=2Gi", "MemoryLimit:2Gi"},
+		"mover-priority-class":  {"", "--mover-priority-class=low", "PriorityClass:low"},
+		"mover-pull-secret":     {"", "--mover-pull-secret=a,b", "PullSecrets:[a b]"},
+		"mover-requests":        {"", "--mover-requests=cpu=1,memory=512Mi", "pod CPU:1"},
+		"mover-service-account": {"", "--mover-service-account=uploader", "ServiceAccount:uploader"},
+		"mover-toleration":      {"", "--mover-toleration=a=b:NoExecute", "{Key:a Value:b Effect:NoExecute}"},
+		"run-as-user":           {"", "--run-as-user=999", "User:999"},
+	}
+	for name, base := range map[string]string{
+		"list": "--from-repository=main", "repo check": "new", "repo create": "x --env-file=main.env --init", "repo init": "new", "repo stats": "new", "repo unlock": "new",
+		"restore": "data-mysql-0 --from=copy", "snapshot": "",
+	} {
+		for flag, e := range shapes {
+			e.base = base
+			commands[name][flag] = e
+		}
+	}
+	delete(commands["restore"], "run-as-user") // such a mover must be root
 	for _, flag := range ownFlags()["copy"] {
 		if _, own := commands["copy"][flag]; !own { // it does there what it does here
 			commands["copy"][flag] = commands["snapshot"][flag]

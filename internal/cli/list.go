@@ -60,7 +60,10 @@ const listLong = `
 	of the VolumeSnapshots.
 
 	With --from-repository movers list what lies in the repositories as well. Copies whose snapshots are gone are shown
-	with READY copy. It is all that lies there or an error, never a part of it.`
+	with READY copy; one into which not every file could be read is called partial. It is all that lies there or an error,
+	never a part of it.
+
+	With -o wide the contents of the snapshots are read too, for HANDLE. PROVEN is how long ago a restore from it was tried.`
 
 func newList(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 	o := &listOptions{}
@@ -113,6 +116,9 @@ func runList(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags
 	}
 	found, err := o.restorePoints(cmd.Context(), env, cluster, chosen, show)
 	show.Close()
+	if err == nil {
+		found, err = o.complete(cmd.Context(), cluster, found)
+	}
 	if err != nil {
 		return err
 	}
@@ -182,6 +188,14 @@ func (s selection) restorePoints(all []catalog.Snapshot) []catalog.Snapshot {
 	return found
 }
 
+// complete is found with all that a wide table shows.
+func (o *listOptions) complete(ctx context.Context, cluster Cluster, found []catalog.Snapshot) ([]catalog.Snapshot, error) {
+	if o.output.format != "wide" || len(found) == 0 {
+		return found, nil
+	}
+	return cluster.CompleteAll(ctx, found)
+}
+
 func printSnapshotNames(w io.Writer, found []catalog.Snapshot) error {
 	for _, s := range found {
 		if _, err := fmt.Fprintln(w, nameOf(s)); err != nil {
@@ -229,9 +243,10 @@ func (o *listOptions) follow(ctx context.Context, env *Env, cluster Cluster, pri
 			shown[s.UID] = s.ResourceVersion
 			return known && version == s.ResourceVersion
 		})
+		news, err := o.complete(ctx, cluster, news)
 		switch {
-		case len(news) == 0:
-			return nil
+		case err != nil || len(news) == 0:
+			return err
 		case o.output.format == "name":
 			return printSnapshotNames(env.Out, news)
 		case table != nil:
@@ -244,12 +259,14 @@ func (o *listOptions) follow(ctx context.Context, env *Env, cluster Cluster, pri
 		}
 		return nil
 	}
+	ctx, stop := whileRead(ctx, env.Out)
+	defer stop()
 	err := watch(ctx, cluster, chosen.scope, func(all []catalog.Snapshot) (bool, error) {
 		err := show(all)
 		return closed(env.Out), err
 	})
 	if errors.Is(err, context.Canceled) || catalog.Has(err, catalog.CodeInterrupted) {
-		return &finished{code: exitOK} // ^C is the way to end it
+		return &finished{code: exitOK} // ^C is the way to end it, or that nobody reads any more
 	}
 	return err
 }
@@ -301,8 +318,9 @@ var columns = []column{
 	{"Size", true, func(s catalog.Snapshot, _ time.Time) string { return sizeOf(s) }},
 	{"Class", true, func(s catalog.Snapshot, _ time.Time) string { return s.Class }},
 	{"Driver", true, func(s catalog.Snapshot, _ time.Time) string { return driverOf(s) }},
-	{"Content", true, func(s catalog.Snapshot, _ time.Time) string { return s.Content }},
+	{"Handle", true, func(s catalog.Snapshot, _ time.Time) string { return s.Handle }},
 	{"Run", true, func(s catalog.Snapshot, _ time.Time) string { return string(s.Run) }},
+	{"Proven", true, proven},
 }
 
 func listTable(found []catalog.Snapshot, now time.Time) *metav1.Table {
@@ -329,7 +347,11 @@ func listTable(found []catalog.Snapshot, now time.Time) *metav1.Table {
 func offsiteIDs(s catalog.Snapshot) string {
 	var ids []string
 	for _, c := range s.Copies {
-		ids = append(ids, short(c.Snapshot))
+		id := short(c.Snapshot)
+		if c.Partial {
+			id += "(partial)"
+		}
+		ids = append(ids, id)
 	}
 	return strings.Join(ids, ",")
 }
@@ -339,6 +361,14 @@ func age(s catalog.Snapshot, now time.Time) string {
 		return duration.HumanDuration(now.Sub(s.Created))
 	}
 	return duration.HumanDuration(now.Sub(s.Cut))
+}
+
+// proven is how long ago a restore from s was tried, `-` where none was.
+func proven(s catalog.Snapshot, now time.Time) string {
+	if s.Proof == nil {
+		return "-"
+	}
+	return duration.HumanDuration(now.Sub(s.Proof.At))
 }
 
 func sizeOf(s catalog.Snapshot) string {
@@ -384,6 +414,7 @@ type restorePointDoc struct {
 	Content     string                    `json:"volumeSnapshotContent,omitempty"`
 	RestoreSize int64                     `json:"restoreSize,omitempty"`
 	Record      *catalog.Record           `json:"record,omitempty"`
+	Proof       *catalog.Proof            `json:"proof,omitempty"`
 	Error       string                    `json:"error,omitempty"`
 	CopyOnly    bool                      `json:"copyOnly,omitempty"` // the cluster has no such snapshot any more
 }
@@ -408,6 +439,6 @@ func restorePointDocument(s catalog.Snapshot) restorePointDoc {
 		APIVersion: apiVersion, Kind: "RestorePoint", Metadata: metadataDoc{s.Namespace, s.Name, s.UID, s.Labels()},
 		App: s.App(), Claim: s.Claim, Run: s.Run, Consistency: s.Consistency, Ready: s.Ready, Cut: s.Cut, Retain: s.Retain,
 		DeleteAfter: s.DeleteAfter, Pinned: s.Pinned, Periods: s.Periods, Copies: s.Copies,
-		Class: s.Class, Content: s.Content, RestoreSize: s.RestoreSize, Record: s.Record, Error: s.Err, CopyOnly: s.CopyOnly,
+		Class: s.Class, Content: s.Content, RestoreSize: s.RestoreSize, Record: s.Record, Proof: s.Proof, Error: s.Err, CopyOnly: s.CopyOnly,
 	}
 }

@@ -49,6 +49,9 @@ func (o *listOptions) restorePoints(ctx context.Context, env *Env, cluster Clust
 	if err != nil {
 		return nil, err
 	}
+	for i := range requests {
+		requests[i].Of = chosen.scope.Namespaces // none for all
+	}
 	listed, err := listCopies(ctx, env, cluster, requests, o.cluster, w)
 	if err != nil {
 		return nil, err
@@ -88,9 +91,13 @@ func nameOf(s catalog.Snapshot) string {
 	return snapshotResource + "/" + s.Name
 }
 
-// readyOf is whether s can be restored from: `copy` where a copy is all there is.
+// readyOf is whether s can be restored from: `copy` where a copy is all there
+// is, `partial` where that is not whole.
 func readyOf(s catalog.Snapshot) string {
-	if s.CopyOnly {
+	switch {
+	case s.CopyOnly && s.Copies[0].Partial: // those that are whole come first
+		return "partial"
+	case s.CopyOnly:
 		return "copy"
 	}
 	return strconv.FormatBool(s.Ready)

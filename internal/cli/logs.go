@@ -31,7 +31,8 @@ const logsLong = `
 	and what proves them, what restic says in the movers, the copies, and the events about all of these.
 
 	With -f it goes on until the run has ended, writes its copies down as the run itself would, and removes what was
-	made for them. The exit code is then that of the copies.`
+	made for them. The exit code is then that of the copies. It ends before, and leaves all as it is, at ^C and when nobody
+	reads its output any more.`
 
 const logsExample = `
 	# What is known of a run
@@ -135,6 +136,8 @@ func (l *logs) past(ctx context.Context, t *traces) error {
 
 // follow goes on until the run holds no namespace and its movers have finished.
 func (l *logs) follow(ctx context.Context, t *traces) error {
+	ctx, stop := whileRead(ctx, l.env.Out)
+	defer stop()
 	ended := make(chan struct{})
 	var waiting sync.WaitGroup
 	failed := make([]error, len(t.holdings))
@@ -147,7 +150,10 @@ func (l *logs) follow(ctx context.Context, t *traces) error {
 	}()
 	outcomes, err := l.movers(ctx, t, ended)
 	<-ended
-	if ctx.Err() != nil {
+	switch {
+	case errors.Is(context.Cause(ctx), errUnread):
+		return &finished{code: exitInterrupted}
+	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
 	usable := slices.ContainsFunc(outcomes, func(o offsite.Outcome) bool { return o.Err == nil })

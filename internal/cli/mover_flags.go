@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -13,7 +14,8 @@ import (
 	"github.com/backsnap/kubectl-backsnap/internal/restic"
 )
 
-// podFlags say how the pod of a mover is made, whatever it does.
+// podFlags say how the pod of a mover is made, whatever it does. Movers are
+// root, but where addUser has added a flag for that.
 type podFlags struct {
 	image                    string
 	requests, limits         string
@@ -33,7 +35,11 @@ func (o *podFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&o.priorityClass, "mover-priority-class", "", "PriorityClass of the movers")
 	f.StringVar(&o.pullSecrets, "mover-pull-secret", "", "Secrets to pull the movers' image with, `NAME,...`, beside the movers")
 	f.StringVar(&o.tolerations, "mover-toleration", "", "Taints that the movers tolerate, `KEY[=VALUE][:EFFECT],...`")
-	f.StringVar(&o.serviceAccount, "mover-service-account", "", "ServiceAccount of the movers; default: the namespace's own")
+	f.StringVar(&o.serviceAccount, "mover-service-account", "", "ServiceAccount of the movers; default: the repository's, or the namespace's own")
+}
+
+// addUser adds the flag of movers that need not be root.
+func (o *podFlags) addUser(f *pflag.FlagSet) {
 	f.Int64Var(&o.runAsUser, "run-as-user", 0, "`UID` that the movers run as, for namespaces that enforce Pod Security restricted; 0: root, which reads every file")
 }
 
@@ -69,9 +75,26 @@ func (o *podFlags) check() (err error) {
 	return err
 }
 
+// lockWait says how long a mover waits for the lock of somebody else.
+type lockWait struct{ retryLock time.Duration }
+
+// add adds the flag.
+func (o *lockWait) add(f *pflag.FlagSet) {
+	f.DurationVar(&o.retryLock, "retry-lock", restic.DefaultRetryLock, "How long a mover waits for another's lock in the repository; 0s: not at all")
+}
+
+// check refuses values that make no sense.
+func (o *lockWait) check() error {
+	if o.retryLock < 0 {
+		return fmt.Errorf("retry-lock %s: must not be negative", o.retryLock)
+	}
+	return nil
+}
+
 // moverFlags say how movers are made that copy, and where.
 type moverFlags struct {
 	podFlags
+	lockWait
 	inNamespace           bool
 	deadline, ttl         time.Duration
 	cacheClaim, cacheSize string
@@ -81,6 +104,8 @@ type moverFlags struct {
 // add adds the flags.
 func (o *moverFlags) add(f *pflag.FlagSet) {
 	o.podFlags.add(f)
+	o.addUser(f)
+	o.lockWait.add(f)
 	f.BoolVar(&o.inNamespace, "in-namespace", false, "Run the movers beside the app, with the repositories of its own namespace: needs no right beyond that")
 	f.DurationVar(&o.deadline, "mover-deadline", offsite.DefaultDeadline, "The longest that restic may take for one copy")
 	f.DurationVar(&o.ttl, "mover-ttl", restic.DefaultPod().Keep, "How long a finished mover stands if no run collects its result")
@@ -92,7 +117,7 @@ func (o *moverFlags) add(f *pflag.FlagSet) {
 // check reads the flags; it refuses values that make no sense. namespace is
 // that of the repositories.
 func (o *moverFlags) check(backupNamespace string) error {
-	if err := o.podFlags.check(); err != nil {
+	if err := cmp.Or(o.podFlags.check(), o.lockWait.check()); err != nil {
 		return err
 	}
 	switch {
@@ -122,7 +147,7 @@ func (o *moverFlags) check(backupNamespace string) error {
 // apply puts what check has read into r.
 func (o *moverFlags) apply(r *offsite.Request) {
 	r.Image, r.Deadline, r.InNamespace = o.image, o.deadline, o.inNamespace
-	r.Pod, r.UploadLimit = o.pod, o.limitUpload
+	r.Pod, r.UploadLimit, r.RetryLock = o.pod, o.limitUpload, o.retryLock
 }
 
 // quantities reads `cpu=500m,memory=1Gi`. What is not named stays; 0 is none.

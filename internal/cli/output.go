@@ -2,13 +2,10 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-	"sync/atomic"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -95,27 +92,4 @@ func printDocument(w io.Writer, p printers.ResourcePrinter, v any) error {
 		return err
 	}
 	return p.PrintObj(doc, w)
-}
-
-// outlet is standard output that may be closed by its reader, as `head` does:
-// what is written then is lost, and the command goes on and ends as it would
-// have. A run is not to be given up for that.
-type outlet struct {
-	io.Writer
-	closed atomic.Bool
-}
-
-func (o *outlet) Write(p []byte) (int, error) {
-	n, err := o.Writer.Write(p)
-	if errors.Is(err, syscall.EPIPE) {
-		o.closed.Store(true)
-		return len(p), nil
-	}
-	return n, err
-}
-
-// closed reports whether nobody reads w any more.
-func closed(w io.Writer) bool {
-	o, ok := w.(*outlet)
-	return ok && o.closed.Load()
 }

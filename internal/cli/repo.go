@@ -2,7 +2,6 @@ package cli
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -46,14 +45,18 @@ func newRepo(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 }
 
 type repoInitOptions struct {
-	progressFlags
-	backupNamespace, clusterName, namespace, image string
-	timeout                                        time.Duration
-	output                                         *output
+	workFlags
+	clusterName string
+	output      *output
+}
+
+// addClusterName adds the flag of commands that name this cluster.
+func addClusterName(cmd *cobra.Command, name *string) {
+	cmd.Flags().StringVar(name, "cluster-name", "", "What this cluster is called in restic's host names; default: the beginning of kube-system's UID")
 }
 
 func newRepoInit(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
-	o := &repoInitOptions{image: offsite.DefaultImage, timeout: 10 * time.Minute}
+	o := &repoInitOptions{}
 	cmd := &cobra.Command{
 		Use:     "init NAME",
 		Short:   "Initialise a repository, with restic in the cluster",
@@ -62,13 +65,8 @@ func newRepoInit(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command
 		Args:    oneName,
 		RunE:    func(cmd *cobra.Command, args []string) error { return runRepoInit(cmd, env, config, o, args[0]) },
 	}
-	f := cmd.Flags()
-	addBackupNamespace(cmd, &o.backupNamespace)
-	o.progressFlags.add(f)
-	f.StringVar(&o.clusterName, "cluster-name", "", "What this cluster is called in restic's host names; default: the beginning of kube-system's UID")
-	f.StringVar(&o.namespace, "for-namespace", "", "What {namespace} in the address stands for")
-	f.StringVar(&o.image, "restic-image", o.image, "Image of the mover")
-	f.DurationVar(&o.timeout, "timeout", o.timeout, "The longest it may take")
+	o.workFlags.add(cmd, 10*time.Minute, false)
+	addClusterName(cmd, &o.clusterName)
 	o.output = addOutput(cmd)
 	return withEnvironment(env, cmd)
 }
@@ -110,52 +108,28 @@ func runRepoInit(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigF
 	if err != nil {
 		return usageError(cmd, err)
 	}
-	show, err := o.progressFlags.show(env)
-	if err != nil {
-		return usageError(cmd, err)
-	}
-	made, err := o.init(cmd.Context(), env, config, show, name)
-	show.Close()
-	if err != nil {
-		return err
-	}
-	if printer != nil {
-		doc := repositoryDocument(made.Repository)
-		doc.Existed = &made.Existed
-		return printDocument(env.Out, printer, doc)
-	}
-	if o.output.format == "name" {
-		fmt.Fprintf(env.Out, "secret/%s\n", made.Repository.Secret)
+	return o.tend(cmd, env, config, name, func(cluster Cluster, r offsite.WorkRequest, w catalog.Watcher) error {
+		made, err := offsite.Init(cmd.Context(), cluster, env.Now, offsite.InitRequest{
+			Run: r.Run, Repository: r.Repository, Namespace: r.Namespace, ClusterName: o.clusterName, Image: r.Image, Pod: r.Pod, Deadline: r.Deadline,
+		}, w)
+		switch {
+		case err != nil:
+			return err
+		case printer != nil:
+			doc := repositoryDocument(made.Repository)
+			doc.Existed = &made.Existed
+			return printDocument(env.Out, printer, doc)
+		case o.output.format == "name":
+			fmt.Fprintf(env.Out, "secret/%s\n", made.Repository.Secret)
+			return nil
+		}
+		verb := "initialised"
+		if made.Existed {
+			verb = "was initialised already"
+		}
+		fmt.Fprintf(env.Out, "repository/%s %s at %s, this cluster is %s in it\n", name, verb, made.Repository.Address, made.Repository.Cluster)
 		return nil
-	}
-	verb := "initialised"
-	if made.Existed {
-		verb = "was initialised already"
-	}
-	fmt.Fprintf(env.Out, "repository/%s %s at %s, this cluster is %s in it\n", name, verb, made.Repository.Address, made.Repository.Cluster)
-	return nil
-}
-
-func (o *repoInitOptions) init(ctx context.Context, env *Env, config *genericclioptions.ConfigFlags, w catalog.Watcher, name string) (offsite.Initialised, error) {
-	cluster, err := env.Connect(config)
-	if err != nil {
-		return offsite.Initialised{}, err
-	}
-	repositories, err := cluster.Repositories(ctx, o.backupNamespace)
-	if err != nil {
-		return offsite.Initialised{}, err
-	}
-	repository, err := offsite.Find(repositories, name)
-	if err != nil {
-		return offsite.Initialised{}, err
-	}
-	run, err := catalog.NewRun(env.Now(), env.Random)
-	if err != nil {
-		return offsite.Initialised{}, err
-	}
-	return offsite.Init(ctx, cluster, env.Now, offsite.InitRequest{
-		Run: run, Repository: repository, Namespace: o.namespace, ClusterName: o.clusterName, Image: o.image, Deadline: o.timeout,
-	}, w)
+	})
 }
 
 type repoListOptions struct {

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/printers"
 	"k8s.io/kubectl/pkg/util/templates"
@@ -16,12 +18,11 @@ import (
 )
 
 type repoCreateOptions struct {
-	progressFlags
-	backupNamespace, clusterName, namespace, image string
-	envFile, caCert, account, claim, dryRun        string
-	init                                           bool
-	timeout                                        time.Duration
-	output                                         *output
+	workFlags
+	clusterName                    string
+	envFile, caCert, claim, dryRun string
+	init                           bool
+	output                         *output
 }
 
 const repoCreateLong = `
@@ -37,7 +38,9 @@ const repoCreateLong = `
 	it for sts.amazonaws.com lies at ` + restic.TokenPath + `.
 
 	A repository may lie on a PersistentVolumeClaim of the backup namespace: --claim names it, movers mount it at
-	` + restic.ClaimPath + `, and RESTIC_REPOSITORY is that path, or one below it.`
+	` + restic.ClaimPath + `, and RESTIC_REPOSITORY is that path, or one below it.
+
+	With --init the repository itself is made too, as repo init does, by a mover that its flags shape.`
 
 const repoCreateExample = `
 	# The Secret of a repository called main, and the repository itself
@@ -47,7 +50,7 @@ const repoCreateExample = `
 	kubectl backsnap repo create main --env-file=main.env --dry-run=server`
 
 func newRepoCreate(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
-	o := &repoCreateOptions{image: offsite.DefaultImage, timeout: 10 * time.Minute}
+	o := &repoCreateOptions{}
 	cmd := &cobra.Command{
 		Use:     "create NAME --env-file=FILE",
 		Short:   "Make the Secret of a repository",
@@ -56,27 +59,35 @@ func newRepoCreate(env *Env, config *genericclioptions.ConfigFlags) *cobra.Comma
 		Args:    oneName,
 		RunE:    func(cmd *cobra.Command, args []string) error { return runRepoCreate(cmd, env, config, o, args[0]) },
 	}
+	o.addWork(cmd)
 	f := cmd.Flags()
-	addBackupNamespace(cmd, &o.backupNamespace)
-	o.progressFlags.add(f)
 	f.StringVar(&o.envFile, "env-file", "", "`File` with restic's environment; - is standard input")
 	f.StringVar(&o.caCert, "ca-cert", "", "`File` with the certificates (PEM) that restic trusts instead of the image's")
-	f.StringVar(&o.account, "mover-service-account", "", "ServiceAccount of the movers, in the backup namespace")
 	f.StringVar(&o.claim, "claim", "", "PersistentVolumeClaim in the backup namespace that the repository lies on")
 	f.BoolVar(&o.init, "init", false, "Initialise the repository too, as repo init does")
-	f.StringVar(&o.clusterName, "cluster-name", "", "What this cluster is called in restic's host names; default: the beginning of kube-system's UID")
-	f.StringVar(&o.namespace, "for-namespace", "", "With --init: what {namespace} in the address stands for")
-	f.StringVar(&o.image, "restic-image", o.image, "With --init: image of the mover")
-	f.DurationVar(&o.timeout, "timeout", o.timeout, "With --init: the longest it may take")
+	addClusterName(cmd, &o.clusterName)
 	f.StringVar(&o.dryRun, "dry-run", "none", "none, client: only say what would be made, or server: ask the server too")
 	o.output = addOutput(cmd)
 	return withEnvironment(env, cmd)
 }
 
+// addWork adds the flags of the work that comes with --init, and says so, but
+// of those that count without it too.
+func (o *repoCreateOptions) addWork(cmd *cobra.Command) {
+	o.workFlags.add(cmd, 10*time.Minute, false)
+	always := []string{"backup-namespace", "color", "progress", "quiet"}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !slices.Contains(always, f.Name) {
+			f.Usage = "With --init: " + f.Usage
+		}
+	})
+	cmd.Flags().Lookup("mover-service-account").Usage = "ServiceAccount of all movers of this repository, in the backup namespace"
+}
+
 // request reads the files and the flags.
 func (o *repoCreateOptions) request(env *Env, name string) (offsite.CreateRequest, error) {
 	r := offsite.CreateRequest{
-		Name: name, Namespace: o.backupNamespace, ClusterName: o.clusterName, ServiceAccount: o.account, Claim: o.claim,
+		Name: name, Namespace: o.backupNamespace, ClusterName: o.clusterName, ServiceAccount: o.serviceAccount, Claim: o.claim,
 		Dry: o.dryRun == "server", Plan: o.dryRun == "client",
 	}
 	switch {
@@ -84,8 +95,9 @@ func (o *repoCreateOptions) request(env *Env, name string) (offsite.CreateReques
 		return r, fmt.Errorf("dry-run %q: want none, client or server", o.dryRun)
 	case o.envFile == "":
 		return r, errors.New("--env-file is missing")
-	case o.timeout < time.Second:
-		return r, fmt.Errorf("timeout %s: want at least 1s", o.timeout)
+	}
+	if err := o.workFlags.check(); err != nil {
+		return r, err
 	}
 	text, err := o.readFile(env)
 	if err != nil {
@@ -151,10 +163,7 @@ func runRepoCreate(cmd *cobra.Command, env *Env, config *genericclioptions.Confi
 		return err
 	}
 	show.Close()
-	return runRepoInit(cmd, env, config, &repoInitOptions{
-		progressFlags: o.progressFlags, backupNamespace: o.backupNamespace, clusterName: o.clusterName, namespace: o.namespace, image: o.image,
-		timeout: o.timeout, output: o.output,
-	}, name)
+	return runRepoInit(cmd, env, config, &repoInitOptions{workFlags: o.workFlags, clusterName: o.clusterName, output: o.output}, name)
 }
 
 func (o *repoCreateOptions) print(env *Env, printer printers.ResourcePrinter, done offsite.Created) error {
@@ -179,7 +188,7 @@ func (o *repoCreateOptions) print(env *Env, printer printers.ResourcePrinter, do
 	}
 	fmt.Fprintf(env.Out, "secret/%s %s%s\n", done.Repository.Secret, state, note)
 	if done.Repository.Cluster == "" && !o.init && o.dryRun == "none" {
-		fmt.Fprintf(env.Err, "Next: kubectl backsnap repo init %s\n", done.Repository.Name)
+		fmt.Fprintf(env.Err, "Next: %s\n", offsite.Command("repo init", done.Repository))
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"fmt"
@@ -12,14 +13,15 @@ import (
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 	"github.com/backsnap/kubectl-backsnap/internal/offsite"
-	"github.com/backsnap/kubectl-backsnap/internal/restic"
 )
 
 // workFlags are those of commands that have a mover work on a repository.
 type workFlags struct {
 	progressFlags
-	backupNamespace, namespace, image string
-	timeout, retryLock                time.Duration
+	podFlags
+	lockWait
+	backupNamespace, namespace string
+	timeout                    time.Duration
 }
 
 // add adds the flags; waits says that the work may have to wait for a lock.
@@ -28,10 +30,11 @@ func (f *workFlags) add(cmd *cobra.Command, timeout time.Duration, waits bool) {
 	f.progressFlags.add(flags)
 	addBackupNamespace(cmd, &f.backupNamespace)
 	flags.StringVar(&f.namespace, "for-namespace", "", "What {namespace} in the address stands for")
-	flags.StringVar(&f.image, "restic-image", offsite.DefaultImage, "Image of the mover")
+	f.podFlags.add(flags)
+	f.addUser(flags)
 	flags.DurationVar(&f.timeout, "timeout", timeout, "The longest it may take")
 	if waits {
-		flags.DurationVar(&f.retryLock, "retry-lock", restic.DefaultRetryLock, "How long to wait for another's lock")
+		f.lockWait.add(flags)
 	}
 }
 
@@ -40,10 +43,7 @@ func (f *workFlags) check() error {
 	if f.timeout < time.Second {
 		return fmt.Errorf("timeout %s: want at least 1s", f.timeout)
 	}
-	if f.retryLock < 0 {
-		return fmt.Errorf("retry-lock %s: must not be negative", f.retryLock)
-	}
-	return nil
+	return cmp.Or(f.podFlags.check(), f.lockWait.check())
 }
 
 // requests are the work on the repositories of these names, a run of its own.
@@ -72,7 +72,7 @@ func (f *workFlags) requestsOf(ctx context.Context, env *Env, cluster Cluster, r
 			return nil, err
 		}
 		requests = append(requests, offsite.WorkRequest{
-			Run: run, Repository: repository, Namespace: f.namespace, Image: f.image, Deadline: f.timeout, RetryLock: f.retryLock,
+			Run: run, Repository: repository, Namespace: f.namespace, Image: f.image, Pod: f.pod, Deadline: f.timeout, RetryLock: f.retryLock,
 			Nonce: hex.EncodeToString(nonce[:]),
 		})
 	}

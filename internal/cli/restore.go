@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,12 +24,14 @@ import (
 // restoreOptions are the flags of `restore`.
 type restoreOptions struct {
 	progressFlags
+	podFlags
+	lockWait
 	lockFlags
 	at, from, cluster                      string
 	toPVC, toNamespace, storageClass, size string
-	backupNamespace, image, dryRun         string
+	backupNamespace, dryRun                string
 	parallel                               int
-	timeout                                time.Duration
+	timeout, deadline                      time.Duration
 	output                                 *output
 }
 
@@ -63,7 +66,7 @@ const restoreExample = `
 	kubectl backsnap restore namespace/shop --from copy`
 
 func newRestore(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
-	o := &restoreOptions{at: "latest", from: string(restore.Auto), image: offsite.DefaultImage, dryRun: "none", parallel: restore.DefaultParallel, timeout: restore.DefaultTimeout}
+	o := &restoreOptions{at: "latest", from: string(restore.Auto), dryRun: "none", parallel: restore.DefaultParallel, timeout: restore.DefaultTimeout, deadline: restore.DefaultDeadline}
 	cmd := &cobra.Command{
 		Use:     "restore (CLAIM | TYPE/NAME | vs/NAME | run/ID | namespace/NAME)",
 		Short:   "Restore volumes into new claims, from a snapshot or a copy",
@@ -101,7 +104,9 @@ func (o *restoreOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.size, "size", "", "Size of the new claims; default: what the source had asked for, or the snapshot needs")
 	addBackupNamespace(cmd, &o.backupNamespace)
 	o.progressFlags.add(f)
-	f.StringVar(&o.image, "restic-image", o.image, "Image of the movers")
+	o.podFlags.add(f)
+	o.lockWait.add(f)
+	f.DurationVar(&o.deadline, "mover-deadline", o.deadline, "The longest that restic may take for one claim")
 	f.DurationVar(&o.timeout, "timeout", o.timeout, "The longest to wait until a volume is made; a copy takes as long as it takes")
 	f.IntVar(&o.parallel, "parallel", o.parallel, "Claims at once")
 	o.lockFlags.add(f)
@@ -113,7 +118,7 @@ func (o *restoreOptions) addFlags(cmd *cobra.Command) {
 func (o *restoreOptions) request(env *Env, run catalog.Run, target restore.Target) (r restore.Request, err error) {
 	r = restore.Request{
 		Run: run, Target: target, Cluster: o.cluster, ToNamespace: o.toNamespace, ToClaim: o.toPVC, StorageClass: o.storageClass,
-		BackupNamespace: o.backupNamespace, Image: o.image, Parallel: o.parallel, Deadline: restore.DefaultDeadline, Timeout: o.timeout,
+		BackupNamespace: o.backupNamespace, Image: o.image, Parallel: o.parallel, Deadline: o.deadline, Timeout: o.timeout, RetryLock: o.retryLock,
 	}
 	if r.From, err = restore.ParseFrom(o.from); err != nil {
 		return r, err
@@ -131,7 +136,9 @@ func (o *restoreOptions) request(env *Env, run catalog.Run, target restore.Targe
 	if r.Size, err = readSize(o.size); err != nil {
 		return r, err
 	}
-	return r, o.check(target)
+	err = o.check(target)
+	r.Pod = o.pod
+	return r, err
 }
 
 // readSize reads a quantity of bytes; 0 for "".
@@ -153,14 +160,14 @@ func (o *restoreOptions) check(target restore.Target) error {
 		return fmt.Errorf("dry-run %q: want none, client or server", o.dryRun)
 	case o.parallel < 1:
 		return fmt.Errorf("parallel %d: want at least 1", o.parallel)
-	case o.timeout < time.Second:
-		return errors.New("--timeout: want at least 1s")
+	case o.timeout < time.Second || o.deadline < time.Second:
+		return errors.New("--timeout and --mover-deadline: want at least 1s")
 	case o.at != "latest" && (target.Kind == "vs" || target.Kind == "run"):
 		return fmt.Errorf("--at together with %s, which is of one time: want one or the other", target)
 	case o.cluster != "" && o.from == string(restore.Snapshot):
 		return errors.New("--from-cluster together with --from snapshot: of another cluster there are copies only")
 	}
-	if err := o.lockFlags.check(); err != nil {
+	if err := cmp.Or(o.lockFlags.check(), o.podFlags.check(), o.lockWait.check()); err != nil {
 		return err
 	}
 	for flag, name := range map[string]string{"to-pvc": o.toPVC, "to-namespace": o.toNamespace, "storage-class": o.storageClass} {

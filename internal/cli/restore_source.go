@@ -20,10 +20,13 @@ const listTimeout = 10 * time.Minute
 // cannot be listed may hold what is newest: nothing is taken without it, unless
 // somebody says so.
 func (r *restoring) list(ctx context.Context, recorded []catalog.Snapshot, names []string) (restore.Listed, error) {
-	flags := workFlags{backupNamespace: r.options.backupNamespace, namespace: r.request.Target.Namespace, image: r.options.image, timeout: listTimeout}
+	flags := workFlags{podFlags: r.options.podFlags, backupNamespace: r.options.backupNamespace, namespace: r.request.Target.Namespace, timeout: listTimeout}
 	requests, err := flags.requestsOf(ctx, r.env, r.cluster, r.request.Run, names...)
 	if err != nil {
 		return restore.Listed{}, err
+	}
+	for i := range requests {
+		requests[i].Of = []string{r.request.Target.Namespace}
 	}
 	listed, err := listCopies(ctx, r.env, r.cluster, requests, r.options.cluster, r.progress)
 	if err != nil {

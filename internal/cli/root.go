@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,9 +21,16 @@ import (
 
 // Main runs one command line and returns the exit code. What went wrong has
 // been said on standard error.
-func Main(ctx context.Context, env *Env, args []string) int {
+func Main(ctx context.Context, env *Env, args []string) (code int) {
+	defer func() {
+		if found := recover(); found != nil {
+			printError(env.Err, bug(found, env.Version))
+			env.Err.Write(debug.Stack())
+			code = exitFailed
+		}
+	}()
 	with := *env
-	with.Out = &outlet{Writer: env.Out}
+	with.Out = newOutlet(env.Out)
 	root := New(&with)
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -34,6 +42,16 @@ func Main(ctx context.Context, env *Env, args []string) int {
 		printError(env.Err, err)
 	}
 	return exitCode(err)
+}
+
+// bug is a panic as a person needs to see it. The clean-up of deferred calls
+// has been done by now.
+func bug(found any, version string) error {
+	return &catalog.Failure{
+		Code: catalog.CodeInternal, Message: fmt.Sprintf("a bug: %v", found),
+		State: "what is left carries the label of its run: the next run in its namespace removes it",
+		Next:  "report it, with what follows, and version " + version,
+	}
 }
 
 // New is the root command with all others under it.

@@ -144,6 +144,7 @@ type worldSnapshot struct {
 	// Record is the whole record instead of one that is made up.
 	Record *catalog.Record `json:"record,omitempty"`
 	Events []string        `json:"events,omitempty"` // `Warning SnapshotFailed: the array is full`
+	Proof  *catalog.Proof  `json:"proof,omitempty"`
 }
 
 // worldMover is a Job with what it needs, or a part of that which was left.
@@ -275,6 +276,7 @@ func (s worldSnapshot) snapshot(w *world) catalog.Snapshot {
 	if s.Record != nil {
 		full.Record = s.Record
 	}
+	full.Proof = s.Proof
 	return full
 }
 
@@ -282,7 +284,7 @@ func (s worldSnapshot) snapshot(w *world) catalog.Snapshot {
 func worldSnapshotOf(s catalog.Snapshot) worldSnapshot {
 	short := worldSnapshot{
 		Name: s.Namespace + "/" + s.Name, Claim: s.Namespace + "/" + s.Claim, App: s.App(), Role: string(s.Role), Run: string(s.Run), Consistency: string(s.Consistency),
-		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Pinned: s.Pinned, Cut: s.Cut, Ready: s.Ready, Error: s.Err, Class: s.Class,
+		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Pinned: s.Pinned, Cut: s.Cut, Ready: s.Ready, Error: s.Err, Class: s.Class, Proof: s.Proof,
 	}
 	if s.RestoreSize > 0 {
 		short.RestoreSize = fmt.Sprintf("%dGi", s.RestoreSize>>30)

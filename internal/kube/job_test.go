@@ -106,7 +106,7 @@ func TestJobObjects(t *testing.T) {
 		Namespace: "backsnap", Name: copyName, Image: restic.DefaultImage, Run: copyRun, Deadline: time.Hour,
 		Repository: catalog.Repository{Name: "main", Secret: "main-secret"},
 		Source:     catalog.Source{Namespace: "scratch", Claim: "data", Snapshot: "data-0", UID: "5a1c", Repository: "main", Restores: "back"},
-		From:       "shop", Snapshot: "8174d253", Claim: copyName, NodeAffinity: local,
+		From:       "shop", Snapshot: "8174d253", Claim: copyName, NodeAffinity: local, Locks: restic.Locks{Retry: restic.DefaultRetryLock},
 	}
 	back, err := restore.Job()
 	if err != nil {

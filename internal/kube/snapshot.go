@@ -126,11 +126,16 @@ func (c *Cluster) content(ctx context.Context, s catalog.Snapshot) (*snapshotv1.
 	if err != nil {
 		return nil, explain(err, doing, contentRight("get"))
 	}
-	ref := content.Spec.VolumeSnapshotRef
-	if ref.Namespace != s.Namespace || ref.Name != s.Name || string(ref.UID) != s.UID {
+	if ref := content.Spec.VolumeSnapshotRef; !bound(content, s) {
 		return nil, fmt.Errorf("%s: %s is bound to %s/%s with UID %s", doing, s.Content, ref.Namespace, ref.Name, ref.UID)
 	}
 	return content, nil
+}
+
+// bound reports whether content is that of s.
+func bound(content *snapshotv1.VolumeSnapshotContent, s catalog.Snapshot) bool {
+	ref := content.Spec.VolumeSnapshotRef
+	return ref.Namespace == s.Namespace && ref.Name == s.Name && string(ref.UID) == s.UID
 }
 
 // completed is s with what its content says.

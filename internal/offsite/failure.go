@@ -48,22 +48,52 @@ func (m *making) failed(err error) error {
 
 // remedy is what to do about a trouble.
 func (m *making) remedy(t restic.Trouble) string {
+	return remedy{m.namespace(), m.again(), m.secure(), m.request.Pod}.of(t)
+}
+
+// remedy is what there is to say of a mover that is in trouble: where it runs,
+// the command that tries once more, how it passes Pod Security, its pod.
+type remedy struct {
+	namespace, again, secure string
+	pod                      restic.Pod
+}
+
+// of is what to do about a trouble.
+func (r remedy) of(t restic.Trouble) string {
 	switch t.Reason {
 	case restic.PodSecurity:
-		return m.secure()
+		return r.secure
 	case restic.OutOfMemory:
-		return m.again() + " --mover-limits=memory=" + twice(m.request.Pod.MemoryLimit)
+		return r.again + " --mover-limits=memory=" + twice(r.pod.MemoryLimit)
 	case restic.NodeNotReady:
-		return fmt.Sprintf("kubectl describe node %s; then, also while it is away: %s", t.Object, m.again())
+		return fmt.Sprintf("kubectl describe node %s; then, also while it is away: %s", t.Object, r.again)
 	case restic.Quota:
-		return fmt.Sprintf("raise ResourceQuota %s in %s, %s", t.Object, m.namespace(), less(t))
+		return fmt.Sprintf("raise ResourceQuota %s in %s, %s", t.Object, r.namespace, less(t))
 	case restic.LimitRange:
-		return fmt.Sprintf("kubectl describe limitrange -n %s; then raise it, %s", m.namespace(), less(t))
+		return fmt.Sprintf("kubectl describe limitrange -n %s; then raise it, %s", r.namespace, less(t))
 	}
 	if strings.Contains(t.Message, "non-root policy") { // what the kubelet says of runAsNonRoot, which something has set
-		return fmt.Sprintf("let the mover be root in %s, which reads every file; or %s --run-as-user=UID", m.namespace(), m.again())
+		return fmt.Sprintf("let the mover be root in %s, which reads every file; or %s --run-as-user=UID", r.namespace, r.again)
 	}
-	return m.look()
+	return "kubectl get events -n " + r.namespace
+}
+
+// baseline is how a namespace admits movers that are root.
+func baseline(namespace string) string {
+	return fmt.Sprintf("kubectl label namespace %s --overwrite pod-security.kubernetes.io/enforce=baseline", namespace)
+}
+
+// Command is the one of those words about r: `kubectl backsnap repo init main`.
+func Command(words string, r catalog.Repository) string {
+	return "kubectl backsnap " + words + " " + r.Name + at(r.Namespace)
+}
+
+// at is the flag of a backup namespace; "" for the default one.
+func at(backupNamespace string) string {
+	if backupNamespace == DefaultBackupNamespace {
+		return ""
+	}
+	return " --backup-namespace=" + backupNamespace
 }
 
 // less is how a mover, or the clone that it reads, would need less.
@@ -76,7 +106,7 @@ func less(t restic.Trouble) string {
 
 // secure is how a mover passes Pod Security.
 func (m *making) secure() string {
-	label := fmt.Sprintf("kubectl label namespace %s --overwrite pod-security.kubernetes.io/enforce=baseline", m.namespace())
+	label := baseline(m.namespace())
 	user := "UID, as which the app's pods run"
 	if r := m.copy.Snapshot.Record; r != nil && r.User != nil && *r.User != 0 {
 		user = fmt.Sprintf("%d, as which the app's pods run", *r.User)
@@ -122,13 +152,13 @@ func explain(f *catalog.Failure, r catalog.Repository, exit restic.Exit) {
 	f.Code = cmp.Or(exit.Code(), f.Code) // it may have ended well and said nothing
 	switch exit {
 	case restic.ExitNoRepository:
-		f.Next = "kubectl backsnap repo init " + r.Name
+		f.Next = Command("repo init", r)
 	case restic.ExitLocked:
-		f.Next = "wait for who holds the lock; if nobody works on the repository any more: kubectl backsnap repo unlock " + r.Name
+		f.Next = "wait for who holds the lock; if nobody works on the repository any more: " + Command("repo unlock", r)
 	case restic.ExitPassword:
 		f.Next = fmt.Sprintf("set %s in Secret %s/%s to the repository's password", passwordKey(r), r.Namespace, r.Secret)
 	case restic.ExitTimeout:
-		f.Next = fmt.Sprintf("see whether %s can be reached from the cluster; a new repository: kubectl backsnap repo init %s", r.Address, r.Name)
+		f.Next = fmt.Sprintf("see whether %s can be reached from the cluster; a new repository: %s", r.Address, Command("repo init", r))
 	}
 }
 
@@ -173,9 +203,7 @@ func (m *making) detached(ctx context.Context, err error) error {
 // later are the commands for a mover that runs on.
 func (m *making) later() string {
 	of := fmt.Sprintf("run/%s -n %s", cmp.Or(m.copy.Adopted, m.request.Run), m.copy.Snapshot.Namespace)
-	if ns := m.namespace(); ns != DefaultBackupNamespace {
-		of += " --backup-namespace=" + ns
-	}
+	of += at(m.namespace())
 	return fmt.Sprintf("follow it: kubectl backsnap logs -f %s; or stop it: kubectl backsnap abort %s", of, of)
 }
 
@@ -212,12 +240,7 @@ func (m *making) unrecorded(result catalog.Copy, err error) error {
 func (m *making) again() string {
 	command := fmt.Sprintf("kubectl backsnap copy vs/%s -n %s", m.copy.Snapshot.Name, m.copy.Snapshot.Namespace)
 	if m.request.InNamespace {
-		command += " --in-namespace"
+		return command + " --in-namespace"
 	}
-	return command
-}
-
-// look is the command that shows what the cluster says in the backup namespace.
-func (m *making) look() string {
-	return "kubectl get events -n " + m.namespace()
+	return command + at(m.namespace())
 }

@@ -367,7 +367,7 @@ func snapshot(claim string) catalog.Snapshot {
 func request() offsite.Request {
 	return offsite.Request{
 		Run: run, BackupNamespace: "backsnap", Image: offsite.DefaultImage,
-		Parallel: offsite.DefaultParallel, Deadline: offsite.DefaultDeadline,
+		Parallel: offsite.DefaultParallel, Deadline: offsite.DefaultDeadline, RetryLock: restic.DefaultRetryLock,
 	}
 }
 

@@ -90,7 +90,8 @@ func Attend(ctx context.Context, c Cluster, namespace, name, claim string, tell 
 	f := &follower{cluster: c, namespace: namespace, name: name, clone: claim, tell: tell}
 	end, err := f.follow(ctx)
 	if t, ok := err.(*troubled); ok {
-		err = &catalog.Failure{Code: t.code(), Message: fmt.Sprintf("mover %s/%s cannot work", namespace, name), Cause: t, Next: "kubectl get events -n " + namespace}
+		next := remedy{namespace: namespace, again: "the same command,", secure: baseline(namespace)}.of(t.trouble)
+		err = &catalog.Failure{Code: t.code(), Message: fmt.Sprintf("mover %s/%s cannot work", namespace, name), Cause: t, Next: next}
 	}
 	return end, err
 }

@@ -40,9 +40,8 @@ var clusterName = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-
 // name onto its Secret, unless one stands there. When ctx ends before that,
 // what was begun is removed.
 func Init(ctx context.Context, c Cluster, now func() time.Time, r InitRequest, w catalog.Watcher) (Initialised, error) {
-	t := &tending{cluster: c, now: now, watcher: w, undone: "not initialised", again: "kubectl backsnap repo init " + r.Repository.Name, request: WorkRequest{
-		Run: r.Run, Repository: r.Repository, Namespace: r.Namespace, Image: r.Image, Pod: r.Pod, Deadline: r.Deadline,
-	}}
+	work := WorkRequest{Run: r.Run, Repository: r.Repository, Namespace: r.Namespace, Image: r.Image, Pod: r.Pod, Deadline: r.Deadline}
+	t := &tending{cluster: c, now: now, request: work, watcher: w, undone: "not initialised", again: work.again("repo init")}
 	if err := r.check(); err != nil {
 		return Initialised{}, err
 	}

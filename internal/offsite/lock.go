@@ -104,7 +104,7 @@ func blame(f *catalog.Failure, held Held) {
 
 // Locks are those in the repository, and who holds them.
 func Locks(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, w catalog.Watcher) ([]Held, error) {
-	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not looked at", again: "kubectl backsnap repo unlock " + r.Repository.Name}
+	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not looked at", again: r.again("repo unlock")}
 	if err := t.ready(); err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ type Unlocked struct {
 // have left which are gone, and those that nobody has renewed for half an
 // hour; with all, every lock there is, whoever holds it.
 func Unlock(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, there []Held, all bool, w catalog.Watcher) (Unlocked, error) {
-	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not unlocked", again: "kubectl backsnap repo unlock " + r.Repository.Name}
+	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not unlocked", again: r.again("repo unlock")}
 	left, err := t.unlock(ctx, there, all)
 	if err != nil {
 		return Unlocked{}, t.failed(ctx, err)

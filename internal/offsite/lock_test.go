@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -206,6 +207,39 @@ func TestUnlock(t *testing.T) {
 	equal(t, "holders", []offsite.Holder{offsite.Gone, offsite.Unknown}, []offsite.Holder{there[0].Holder, there[1].Holder})
 	job := c.jobs["unlock-main"+restic.Mark(repository("main"))+"-"+string(run)]
 	equal(t, "host of the mover", dead(), job.Host)
+}
+
+// A copy that is not whole is told by the note beside it; what is listed may be
+// less than all that there is.
+func TestListSaysWhatIsNotWhole(t *testing.T) {
+	entry := func(id string, tags ...string) string {
+		text, err := json.Marshal(map[string]any{"id": strings.Repeat(id, 64), "hostname": "prod-eu/shop/data", "tags": tags})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	tags := []string{"backsnap", "ns=shop", "pvc=data", "snapshot=data-1", "vsuid=u"}
+	all := "[" + entry("a", tags...) + "," + entry("b", tags...) + "," + entry("c", "backsnap-partial", "of="+strings.Repeat("a", 64), "errors=3") + "]"
+	c := newCluster(t)
+	c.follow[""], c.logs = says(ends(0, "list", 0)), []string{pack(all, "5c0ffee5")}
+	request := workRequest()
+	request.Of = []string{"shop", "crm"}
+	found, err := offsite.List(t.Context(), c, at, request, "", &events{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	merged := offsite.Merge(nil, found.Snapshots, []string{"main"})
+	if len(merged) != 1 {
+		t.Fatalf("%d restore points: %+v", len(merged), merged)
+	}
+	var copies []string
+	for _, copy := range merged[0].Copies {
+		copies = append(copies, fmt.Sprint(copy.Snapshot[:1], copy.Partial))
+	}
+	equal(t, "copies", []string{"bfalse", "atrue"}, copies)
+	args := c.jobs["list-main"+restic.Mark(repository("main"))+"-"+string(run)].Args
+	equal(t, "arguments", []string{"--tag", "backsnap-partial", "--tag", "backsnap,ns=shop", "--tag", "backsnap,ns=crm"}, args[len(args)-6:])
 }
 
 func TestListIsWholeOrNone(t *testing.T) {

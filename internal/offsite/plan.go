@@ -42,6 +42,9 @@ type Request struct {
 	Parallel    int           // movers at once, at least 1
 	PerNode     int           // movers of all runs on one node; 0: as many as fit
 	Deadline    time.Duration // of restic in a mover
+	// RetryLock is how long a mover waits for a lock of somebody who is alive,
+	// or of whom that is not known; 0 for not at all.
+	RetryLock time.Duration
 	// Detach: Run starts the movers, all of them, and waits for none.
 	Detach bool
 	// Timeout is how long Run waits; what still runs then is left running.

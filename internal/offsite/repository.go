@@ -15,7 +15,7 @@ import (
 // subset, in restic's words for --read-data-subset (`1/7`, `5%`, `10G`); "" for
 // none. Faults are a catalog.Failure of CodeDamaged.
 func Check(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, subset string, w catalog.Watcher) (restic.Findings, error) {
-	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not examined", again: "kubectl backsnap repo check " + r.Repository.Name}
+	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not examined", again: r.again("repo check")}
 	if err := t.ready(); err != nil {
 		return restic.Findings{}, err
 	}
@@ -38,7 +38,7 @@ func Check(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, 
 
 // ReadStats has restic count what the repository holds.
 func ReadStats(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, w catalog.Watcher) (restic.Stats, error) {
-	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not counted", again: "kubectl backsnap repo stats " + r.Repository.Name}
+	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not counted", again: r.again("repo stats")}
 	if err := t.ready(); err != nil {
 		return restic.Stats{}, err
 	}
@@ -63,13 +63,14 @@ type Listed struct {
 }
 
 // List is what lies in the repository of the cluster of that name, "" for this
-// one. It is all of it, or an error: mostly a catalog.Failure of CodeListing.
+// one, also of copies that are not whole: Partial says so. It is all of it, or
+// an error: mostly a catalog.Failure of CodeListing.
 func List(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, cluster string, w catalog.Watcher) (Listed, error) {
-	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not listed", again: "kubectl backsnap list --from-repository " + r.Repository.Name}
+	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not listed", again: r.listAgain(), long: r.shorter()}
 	if err := t.ready(); err != nil {
 		return Listed{}, err
 	}
-	_, answer, err := t.work(ctx, restic.StepList)
+	_, answer, err := t.work(ctx, restic.StepList, restic.ListArgs(r.Of)...)
 	if err != nil {
 		return Listed{}, t.failed(ctx, err)
 	}
@@ -77,12 +78,15 @@ func List(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, c
 	if err != nil {
 		return Listed{}, t.failed(ctx, err)
 	}
+	partial := restic.Partial(all)
 	var found Listed
 	for _, s := range all {
 		switch name := s.Cluster(); name {
 		case "":
 		case cmp.Or(cluster, r.Repository.Cluster):
-			found.Snapshots = append(found.Snapshots, copied(s, r.Repository.Name))
+			shot := copied(s, r.Repository.Name)
+			shot.Copies[0].Partial = partial[s.ID]
+			found.Snapshots = append(found.Snapshots, shot)
 		default:
 			found.Clusters = append(found.Clusters, name)
 		}
@@ -90,6 +94,24 @@ func List(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, c
 	slices.Sort(found.Clusters)
 	found.Clusters = slices.Compact(found.Clusters)
 	return found, nil
+}
+
+// listAgain is the command that lists once more.
+func (r WorkRequest) listAgain() string {
+	scope := " -A"
+	if len(r.Of) == 1 {
+		scope = " -n " + r.Of[0]
+	}
+	return "kubectl backsnap list" + scope + at(r.Repository.Namespace) + " --from-repository=" + r.Repository.Name
+}
+
+// shorter is how a list gets shorter that is longer than what a node keeps of a log.
+func (r WorkRequest) shorter() string {
+	text := "if that ends alike each time, the node keeps less of a log than the list takes: raise its kubelet's containerLogMaxSize"
+	if len(r.Of) != 1 {
+		text += ", or list one namespace: -n NAMESPACE"
+	}
+	return text
 }
 
 // copied is the snapshot that the copy s was made of, as far as its tags tell.
@@ -134,9 +156,21 @@ func Merge(cluster, repositories []catalog.Snapshot, names []string) []catalog.S
 		merged[i].Copies = append(merged[i].Copies, s.Copies...)
 	}
 	for _, s := range merged {
-		slices.SortStableFunc(s.Copies, func(a, b catalog.Copy) int { return cmp.Compare(a.Repository, b.Repository) })
+		slices.SortStableFunc(s.Copies, byRepository)
 	}
 	return merged
+}
+
+// byRepository puts a copy that is not whole behind those of its repository
+// that are.
+func byRepository(a, b catalog.Copy) int {
+	if c := cmp.Compare(a.Repository, b.Repository); c != 0 || a.Partial == b.Partial {
+		return c
+	}
+	if a.Partial {
+		return 1
+	}
+	return -1
 }
 
 // identity tells snapshots apart: by UID, which no two clusters share.

@@ -83,7 +83,7 @@ func Run(ctx context.Context, c Cluster, now func() time.Time, p Plan, w catalog
 			continue
 		}
 		m := &making{cluster: c, now: now, request: p.Request, copy: copy, slot: p.Request.slot(i), watcher: w, classes: classes, freeing: freeing,
-			locks: restic.Locks{Retry: restic.DefaultRetryLock, Mark: restic.Mark(copy.Repository)}}
+			locks: restic.Locks{Retry: p.Request.RetryLock, Mark: restic.Mark(copy.Repository)}}
 		leave := enter(ctx, places)
 		running.Go(func() {
 			defer leave()

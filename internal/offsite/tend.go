@@ -21,11 +21,26 @@ type WorkRequest struct {
 	Image     string
 	Pod       restic.Pod
 	Deadline  time.Duration // of restic
+	// Of are the namespaces whose copies List lists; nil for all.
+	Of []string
 	// RetryLock is how long to wait for a lock of somebody who is alive, or of
 	// whom it is not known.
 	RetryLock time.Duration
 	Nonce     string // nobody else's: it marks the answer in the mover's log
 }
+
+// again is the command of those words that does the work once more.
+func (r WorkRequest) again(words string) string {
+	command := Command(words, r.Repository)
+	if r.Namespace != "" && perNamespace(r.Repository) {
+		command += " --for-namespace=" + r.Namespace
+	}
+	return command
+}
+
+// perNamespace reports whether every namespace has a repository of its own at
+// r's address.
+func perNamespace(r catalog.Repository) bool { return strings.Contains(r.Address, "{namespace}") }
 
 // tending is one piece of work on its way.
 type tending struct {
@@ -35,6 +50,7 @@ type tending struct {
 	watcher catalog.Watcher
 	undone  string // what did not come about, `not examined`
 	again   string // the command that tries once more
+	long    string // what to do about an answer that is too long for a log; "" where none is
 	movers  int    // so far
 	late    string // added to the names of movers; "" but where one run does several such works
 }
@@ -42,7 +58,7 @@ type tending struct {
 // check is whether the request makes sense.
 func (t *tending) check() error {
 	r := t.request
-	if r.Namespace == "" && strings.Contains(r.Repository.Address, "{namespace}") {
+	if r.Namespace == "" && perNamespace(r.Repository) {
 		return wrong(fmt.Sprintf("repository %s is one for each namespace: which one", r.Repository.Name), t.again+" --for-namespace NAMESPACE")
 	}
 	return nil
@@ -65,7 +81,7 @@ func initialised(r catalog.Repository) error {
 		Code:    catalog.CodeNoRepository,
 		Message: fmt.Sprintf("repository %s was not initialised for this cluster", r.Name),
 		State:   fmt.Sprintf("Secret %s/%s has no annotation %s", r.Namespace, r.Secret, catalog.AnnotationCluster),
-		Next:    "kubectl backsnap repo init " + r.Name,
+		Next:    Command("repo init", r),
 	}
 }
 
@@ -166,10 +182,14 @@ func (t *tending) answer(ctx context.Context, namespace, pod string) ([]byte, er
 			return answer, nil
 		}
 	}
-	return nil, &catalog.Failure{
+	f := &catalog.Failure{
 		Code: catalog.CodeListing, Message: fmt.Sprintf("repository %s %s: what the mover said did not come through whole", t.request.Repository.Name, t.undone),
 		Cause: failed, State: "nothing changed; what did come through is not shown: it may be short", Next: t.again,
 	}
+	if t.long != "" {
+		f.Next += "; " + t.long
+	}
+	return nil, f
 }
 
 func (t *tending) read(ctx context.Context, namespace, pod string) ([]byte, error) {
@@ -207,6 +227,7 @@ func (t *tending) failed(ctx context.Context, err error) error {
 	}
 	var said *restic.Error
 	var stuck *troubled
+	var denied *restic.Denied
 	var inner *catalog.Failure
 	switch {
 	case errors.As(err, &inner):
@@ -214,9 +235,23 @@ func (t *tending) failed(ctx context.Context, err error) error {
 	case errors.As(err, &said):
 		t.explain(ctx, f, said.Report)
 	case errors.As(err, &stuck):
-		f.Code, f.Next = stuck.code(), "kubectl get events -n "+r.Namespace
+		f.Code, f.Next = stuck.code(), t.remedy(stuck.trouble)
+	case errors.As(err, &denied):
+		f.Next = t.remedy(denied.Trouble)
 	}
 	return f
+}
+
+// remedy is what to do about a trouble. Such a mover reads no volume: to pass
+// Pod Security any user will do who is not root.
+func (t *tending) remedy(trouble restic.Trouble) string {
+	r := t.request.Repository
+	user := "65534"
+	if r.Claim != "" {
+		user = "UID, who may write to claim " + r.Claim
+	}
+	secure := fmt.Sprintf("%s --run-as-user=%s; or %s", t.again, user, baseline(r.Namespace))
+	return remedy{r.Namespace, t.again, secure, t.request.Pod}.of(trouble)
 }
 
 // explain says what restic's report means, and what to do.
@@ -227,7 +262,9 @@ func (t *tending) explain(ctx context.Context, f *catalog.Failure, report restic
 		f.Code, f.State = catalog.CodeDamaged, "the repository has faults; nothing was changed"
 		f.Next = "read what restic found, then its manual, \"Troubleshooting\"; do not prune before"
 	case report.Step == restic.StepList && report.Errors > 0:
-		f.Code, f.Next = catalog.CodeListing, "kubectl backsnap repo check "+t.request.Repository.Name
+		f.Code, f.Next = catalog.CodeListing, t.request.again("repo check")
+	case report.Exit == restic.ExitKilled:
+		f.Next = t.remedy(restic.Trouble{Reason: restic.OutOfMemory})
 	case report.Lock != nil:
 		state, err := t.judge(ctx, *report.Lock)
 		if err != nil {

@@ -127,6 +127,23 @@ func ReadSnapshots(answer []byte) ([]Snapshot, error) {
 	return list, nil
 }
 
+// tagPartial is on the notes that movers leave in a repository beside a copy
+// that is not whole, with the tag `of=` and its id: restic itself stores its exit
+// code nowhere.
+const tagPartial = "backsnap-partial"
+
+// Partial are the ids of those copies among all that are not whole, as notes
+// among all tell. A mover that was killed right after such a copy has left none.
+func Partial(all []Snapshot) map[string]bool {
+	partial := map[string]bool{}
+	for _, s := range all {
+		if slices.Contains(s.Tags, tagPartial) {
+			partial[s.Tag("of")] = true
+		}
+	}
+	return partial
+}
+
 // Tag is the value of the tag of that name, `ns` for `ns=shop`; "" without it.
 func (s Snapshot) Tag(name string) string {
 	for _, tag := range s.Tags {

@@ -109,7 +109,7 @@ call() {
 	listen <"$pipe" 3>"$pipe.said" 4>&- &
 	listener=$!
 	case $step in
-	check) out=/dev/null ;;
+	check | note) out=/dev/null ;;
 	find) out=$pipe.out ;;
 	list | stats | locks) out=$pipe.answer ;;
 	image)
@@ -237,6 +237,26 @@ work() {
 	command=$1
 	shift
 	call "$mode" "$limit" "$command" --retry-lock "$retry" "$@"
+}
+
+# note leaves a note in the repository that the copy just made is not whole: no
+# snapshot tells how restic ended, and who has the repository alone would take
+# it for a good one. Its tags stay as they are: to change them takes a lock that
+# nobody else may share, and a repository that lets something be replaced.
+note() {
+	case $said in
+	*'"snapshot_id":"'*) ;;
+	*) return ;;
+	esac
+	why=$said
+	id=${said#*'"snapshot_id":"'} id=${id%%'"'*}
+	errors=${said#errors=} errors=${errors%%"$newline"*}
+	printf '%s\n' "$said" >"$pipe.note"
+	call note "$limit" backup --retry-lock "$retry" --json --tag backsnap-partial --tag "of=$id" --tag "errors=$errors" \
+		--stdin-filename /partial --stdin-from-command -- cat "$pipe.note"
+	if [ "$code" -ne 0 ]; then why="$why${newline}no note of that is left in the repository"; fi
+	code=3 step=$mode said=$why
+	rm -f "$pipe.note"
 }
 
 # locks makes all locks the answer, one JSON document after the other. One
@@ -377,6 +397,7 @@ backup)
 		said="errors=0$newline$found"
 	elif [ "$code" -eq 0 ]; then
 		work "$@"
+		if [ "$code" -eq 3 ] && [ -z "$stopped" ]; then note; fi
 	fi
 	;;
 examine)

@@ -154,7 +154,7 @@ func TestMoverReportsWhatResticDid(t *testing.T) {
 		},
 		{
 			name: "a partial backup names the first and the last", mode: "backup",
-			restic: "case $1 in backup) for n in 1 2 3 4 5 6; do echo '" + strings.ReplaceAll(unread(7), "7", `'$n'`) + "' >&2; done; echo '" + summary + "'; " +
+			restic: "case $* in *backsnap-partial*) exit 0 ;; esac; case $1 in backup) for n in 1 2 3 4 5 6; do echo '" + strings.ReplaceAll(unread(7), "7", `'$n'`) + "' >&2; done; echo '" + summary + "'; " +
 				"echo '" + fmt.Sprintf(exitError, 3, "partial") + "' >&2; exit 3 ;; esac",
 			exit: 3,
 			log: []string{
@@ -219,6 +219,45 @@ func TestMoverReportsWhatResticDid(t *testing.T) {
 				equal(t, "files left", []string(nil), left)
 			})
 		}
+	})
+}
+
+// restic stores nowhere that it could not read all: a note beside the copy does,
+// and the report is that of the copy.
+func TestMoverLeavesANoteOfACopyThatIsNotWhole(t *testing.T) {
+	const denied = `{"message_type":"error","error":{"message":"denied"},"item":"/data/f"}`
+	tests := []struct {
+		name   string
+		note   string // what restic does with it
+		report []string
+	}{
+		{
+			name: "it is left", note: `cp "$DIR/backsnap.pipe.note" "$DIR/note"; echo unheard`,
+			report: []string{"backsnap step=backup exit=3", "errors=1", summary, denied},
+		},
+		{
+			name: "it cannot be left", note: "exit 11",
+			report: []string{"backsnap step=backup exit=3", "errors=1", summary, denied, "no note of that is left in the repository"},
+		},
+	}
+	inShells(t, func(t *testing.T, c *container) {
+		path, err := exec.LookPath("cp")
+		must(t, err)
+		must(t, os.Symlink(path, filepath.Join(c.dir, "cp")))
+		for _, test := range tests {
+			t.Run(test.name, func(t *testing.T) {
+				c := *c
+				c.t = t
+				c.restic = "case $* in *backsnap-partial*) " + test.note + " ;; backup*) echo '" + summary + "'; echo '" + denied + "' >&2; exit 3 ;; esac"
+				got := c.run("backup", "backup", "--json", "--host", "prod/shop/data", "/data")
+				equal(t, "exit", 3, got.exit)
+				equal(t, "log", []string{summary, denied}, lines(got.log))
+				equal(t, "report", test.report, lines(got.report))
+				equal(t, "arguments", "/repo backup --retry-lock 0s --json --tag backsnap-partial --tag of="+id+" --tag errors=1 --stdin-filename /partial --stdin-from-command -- cat "+
+					filepath.Join(c.dir, "backsnap.pipe.note"), strings.Join(lines(c.read("backup.args")), " "))
+			})
+		}
+		equal(t, "note", []string{"errors=1", summary, denied}, lines(c.read("note")))
 	})
 }
 
@@ -449,7 +488,7 @@ func TestReportStaysWithinATerminationMessage(t *testing.T) {
 			t.Errorf("report has %d bytes, want at most 4096", len(got.report))
 		}
 		read := restic.ReadReport(got.report, got.exit)
-		if read.Exit != restic.ExitPartial || read.Summary == nil || len(read.Lines) != 5 {
+		if read.Exit != restic.ExitPartial || read.Summary == nil || len(read.Lines) != 6 {
 			t.Errorf("report reads as %+v", read)
 		}
 	})

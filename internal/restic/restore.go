@@ -33,6 +33,8 @@ type Restore struct {
 	// for this one, if it is still there. nil for none.
 	NodeAffinity json.RawMessage
 	Deadline     time.Duration // for restic itself
+	Pod          Pod           // whose User does not count
+	Locks        Locks
 }
 
 // Job is the mover that fills the claim, as root: any other user would lose the
@@ -40,7 +42,7 @@ type Restore struct {
 // mode and owner of the volume's root, and labels of SELinux cannot be written
 // in a container.
 func (r Restore) Job() (Job, error) {
-	job, err := mover(r.Namespace, r.Name, r.Image, r.Repository, r.Run, Pod{})
+	job, err := mover(r.Namespace, r.Name, r.Image, r.Repository, r.Run, r.Pod)
 	if err != nil {
 		return Job{}, err
 	}
@@ -51,12 +53,13 @@ func (r Restore) Job() (Job, error) {
 	job.Labels[catalog.LabelNamespace] = r.Source.Namespace
 	job.Labels[catalog.LabelClaim] = catalog.ClaimLabel(r.Source.Claim)
 	job.Annotations[catalog.AnnotationSource] = string(source)
-	job.Args = arguments(StepRestore, r.Deadline, Locks{Retry: DefaultRetryLock}, []string{
+	job.Args = arguments(StepRestore, r.Deadline, r.Locks, []string{
 		"restore", r.Snapshot, "--json",
 		"--target", "/", "--include", DataPath, "--delete", "--sparse", "--verify", "--exclude-xattr", "security.selinux",
 	})
 	job.Env = append(job.Env, Env{"BACKSNAP_NAMESPACE", r.From}, Env{"BACKSNAP_DATA", DataPath})
 	job.Claim, job.Writes, job.Powers = r.Claim, true, restorePowers
+	job.User = 0
 	if r.Block {
 		r.image(&job)
 	}

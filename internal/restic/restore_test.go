@@ -19,6 +19,7 @@ func TestRestoreJob(t *testing.T) {
 		Namespace: "backsnap", Name: "data-1", Image: "img", Run: run, Repository: catalog.Repository{Name: "main", Secret: "main-secret"},
 		Source: catalog.Source{Namespace: "scratch", Claim: "data", Snapshot: "data-0", UID: "uid", Repository: "main", Restores: "back"},
 		From:   "shop", Snapshot: id, Claim: "data-1", NodeAffinity: json.RawMessage(`{"required":{}}`), Deadline: time.Hour,
+		Pod: restic.Pod{CPU: "1", PriorityClass: "low", User: 999, Keep: time.Hour}, Locks: restic.Locks{Retry: 7 * time.Second},
 	}.Job()
 	must(t, err)
 	job.Command = nil
@@ -31,7 +32,7 @@ func TestRestoreJob(t *testing.T) {
 		Annotations: with(catalog.HandsOff(), "backsnap.sh/source",
 			`{"namespace":"scratch","claim":"data","snapshot":"data-0","uid":"uid","repository":"main","restores":"back"}`),
 		Args: []string{
-			"restore", "60", "3600", "10m0s", "restore", id, "--json",
+			"restore", "60", "3600", "7s", "restore", id, "--json",
 			"--target", "/", "--include", "/data", "--delete", "--sparse", "--verify", "--exclude-xattr", "security.selinux",
 		},
 		Env: []restic.Env{
@@ -40,7 +41,7 @@ func TestRestoreJob(t *testing.T) {
 		},
 		Claim: "data-1", Writes: true, Powers: []string{"CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP"},
 		NodeAffinity: json.RawMessage(`{"required":{}}`), AnyNode: true,
-		Pod:      restic.Pod{CPU: "100m", Memory: "256Mi", MemoryLimit: "1Gi", Keep: 10 * time.Minute},
+		Pod:      restic.Pod{CPU: "1", PriorityClass: "low", Keep: 10 * time.Minute},
 		Deadline: time.Hour + 30*time.Minute,
 	}, job)
 	if _, err := (restic.Restore{}).Job(); err == nil {

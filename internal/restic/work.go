@@ -84,6 +84,19 @@ func (w Work) command() []string {
 	return nil
 }
 
+// ListArgs are those with which StepList lists the copies of these namespaces,
+// and what Partial needs, instead of all that there is; none for no namespace.
+func ListArgs(namespaces []string) []string {
+	if len(namespaces) == 0 {
+		return nil
+	}
+	args := []string{"--tag", tagPartial}
+	for _, namespace := range namespaces {
+		args = append(args, "--tag", "backsnap,ns="+namespace)
+	}
+	return args
+}
+
 var subset = regexp.MustCompile(`^([1-9][0-9]*/[1-9][0-9]*|[0-9]+(\.[0-9]+)?%|[0-9]+[KMGT]?)$`)
 
 // CheckSubset is whether restic's check takes text for the part of the data

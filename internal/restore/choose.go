@@ -312,10 +312,12 @@ func (c chooser) point(s catalog.Snapshot) (Point, string) {
 // else in the first by name whose Secret is there.
 func (c chooser) copy(s catalog.Snapshot) (*catalog.Copy, string) {
 	copies := slices.SortedFunc(slices.Values(s.Copies), func(a, b catalog.Copy) int { return cmp.Compare(a.Repository, b.Repository) })
-	unknown := ""
+	unknown, partial := "", ""
 	for _, found := range copies {
 		switch {
 		case c.From.Repository != "" && found.Repository != c.From.Repository:
+		case found.Partial:
+			partial = found.Repository
 		case slices.ContainsFunc(c.repositories, func(r catalog.Repository) bool { return r.Name == found.Repository }):
 			return &found, ""
 		case unknown == "":
@@ -325,6 +327,8 @@ func (c chooser) copy(s catalog.Snapshot) (*catalog.Copy, string) {
 	switch {
 	case unknown != "":
 		return nil, fmt.Sprintf("it has a copy in %s, whose Secret is not in namespace %s", unknown, c.BackupNamespace)
+	case partial != "":
+		return nil, fmt.Sprintf("its copy in %s is not whole: some files could not be read when it was made", partial)
 	case c.From.Repository != "":
 		return nil, "it has no copy in " + c.From.Repository
 	}

@@ -132,9 +132,11 @@ func (m *making) explain(f *catalog.Failure, exit restic.Exit) {
 	case restic.ExitNoRepository:
 		f.Next = fmt.Sprintf("see whether Secret %s/%s has the address that the copy was made with", r.Namespace, r.Secret)
 	case restic.ExitLocked:
-		f.Next = "wait for who holds the lock"
+		f.Next = "wait for who holds the lock; or wait longer: the same command with --retry-lock=1h"
 	case restic.ExitPassword:
 		f.Next = fmt.Sprintf("set RESTIC_PASSWORD in Secret %s/%s to the repository's password", r.Namespace, r.Secret)
+	case restic.ExitKilled:
+		f.Next = "the same command with --mover-limits=memory=2Gi"
 	default:
 		f.Next = fmt.Sprintf("see whether repository %s is sound, and take another set: kubectl backsnap list -n %s", r.Name, m.volume.Snapshot.Namespace)
 	}

@@ -42,10 +42,11 @@ type Request struct {
 	Size            int64  // bytes; 0 for what the record and the snapshot need
 	BackupNamespace string // where movers run
 	Image           string // with restic in it
-	Parallel        int    // claims at once, at least 1
+	Pod             restic.Pod
+	Parallel        int // claims at once, at least 1
 	// Deadline is how long restic may take in a mover, Timeout how long a
-	// volume may take to be made.
-	Deadline, Timeout time.Duration
+	// volume may take to be made, RetryLock how long a mover waits for a lock.
+	Deadline, Timeout, RetryLock time.Duration
 }
 
 // Way is how a claim gets its data.
@@ -348,5 +349,6 @@ func (v Volume) job(p Plan) (restic.Job, error) {
 		},
 		From: v.Snapshot.Namespace, Snapshot: v.Copy.Snapshot, Claim: v.Name, Block: v.block(), Size: v.Copy.Bytes,
 		NodeAffinity: v.Snapshot.Record.Claim.NodeAffinity, Deadline: p.Deadline,
+		Pod: p.Pod, Locks: restic.Locks{Retry: p.RetryLock},
 	}.Job()
 }

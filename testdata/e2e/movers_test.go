@@ -107,6 +107,21 @@ func TestSnapshotAndListUnderANamespacedRoleAlone(t *testing.T) {
 	if left := kit.Names(t, namespace, "job,lease,pvc"); left != "persistentvolumeclaim/data" {
 		t.Errorf("left: %s", left)
 	}
+	handle := handleOf(t, namespace, alone.Snapshot)
+	wide := []string{"list", "-n", namespace, "-o", "wide"}
+	if text := kit.Must(t, wide...); !strings.Contains(text, " "+handle+" ") {
+		t.Errorf("handle %s is not to be seen:\n%s", handle, text)
+	}
+	if text := kit.Must(t, append(wide, as)...); strings.Contains(text, handle) || !strings.Contains(text, alone.Snapshot) {
+		t.Errorf("without the right to read contents:\n%s", text)
+	}
+}
+
+// handleOf is what the storage calls a snapshot.
+func handleOf(t *testing.T, namespace, snapshot string) string {
+	t.Helper()
+	content := kit.Kubectl(t, "get", "volumesnapshot", snapshot, "-n", namespace, "-o", "jsonpath={.status.boundVolumeSnapshotContentName}")
+	return kit.Kubectl(t, "get", "volumesnapshotcontent", content, "-o", "jsonpath={.status.snapshotHandle}")
 }
 
 // allowed waits until the server knows of a right.
@@ -288,6 +303,19 @@ spec:
 	as := append(copied, "--run-as-user", "1234")
 	failedCopy(t, "BS054", []string{"4 files could not be read", "secret1", "secret2", "secret3", "without --run-as-user"}, as...)
 	kit.Exec(t, namespace, "app", "id -u | grep -qx 1234")
+	// Who has the repository alone is told that it is not whole.
+	found := list(t, "-n", namespace, "--backup-namespace", namespace, "--from-repository", repository.Name, "--run-as-user", "1234").Items
+	torn := 0
+	for _, point := range found {
+		for _, copy := range point.Copies {
+			if copy.Partial {
+				torn++
+			}
+		}
+	}
+	if torn != 1 {
+		t.Errorf("%d copies are called partial, want the one that is: %+v", torn, found)
+	}
 	nothingLeft(t, namespace, "data")
 	kit.Kubectl(t, "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=baseline", "--overwrite")
 	kit.Snapshot(t, 0, copied...) // root reads them all

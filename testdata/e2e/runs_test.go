@@ -100,6 +100,11 @@ func TestDetachAndAbort(t *testing.T) {
 	if left := kit.Names(t, namespace, "lease"); left != "" {
 		t.Errorf("left: %s", left)
 	}
+	// Who follows it stops when nobody reads any more, though nothing comes.
+	followed := kit.Command(t, nil, "", "sh", append([]string{"-c", `kubectl backsnap logs -f "$@" | head -n 1`, "sh", run}, where...)...)
+	if strings.Count(followed.Stdout, "\n") != 1 || followed.Stderr != "" || kit.Names(t, repository.Namespace, "job") == "" {
+		t.Errorf("logs -f | head: %+v", followed)
+	}
 	// Another run leaves it alone: its mover has not finished.
 	kit.Snapshot(t, 0, append([]string{"--repository", "none"}, where...)...)
 
@@ -138,19 +143,23 @@ func kindsOf(lines string) (kinds []string) {
 	return kinds
 }
 
-// TestAbortStopsALiveClient: the client loses its namespace, and stops.
+// TestAbortStopsALiveClient: the client loses its namespaces, also those that
+// abort was not told of, and stops.
 func TestAbortStopsALiveClient(t *testing.T) {
 	t.Parallel()
 	repository, namespace := plain(t)
-	where := []string{"-n", namespace, "--backup-namespace", repository.Namespace}
-	client := kit.Start(t, os.Getenv("KUBECONFIG"), append([]string{"snapshot", "--restic-image", noImage}, where...)...)
-	run := "run/" + started(t, repository)
-	kit.Must(t, append([]string{"abort", run, "--yes"}, where...)...)
+	other := claims(t, "data")
+	for _, of := range []string{namespace, other} {
+		kit.Kubectl(t, "label", "pvc", "data", "-n", of, "test="+namespace)
+	}
+	client := kit.Start(t, os.Getenv("KUBECONFIG"), "snapshot", "--restic-image", noImage, "-A", "-l", "test="+namespace, "--backup-namespace", repository.Namespace)
+	run := "run/" + strings.Fields(started(t, repository))[0]
+	kit.Must(t, "abort", run, "--yes", "-n", other, "--backup-namespace", repository.Namespace)
 	client.Wait()
 	if code := client.ProcessState.ExitCode(); code == 0 {
 		t.Error("the client has ended well")
 	}
-	if left := kit.Names(t, repository.Namespace, backupOnly) + kit.Names(t, namespace, "lease"); left != "" {
+	if left := kit.Names(t, repository.Namespace, backupOnly) + kit.Names(t, namespace, "lease") + kit.Names(t, other, "lease"); left != "" {
 		t.Errorf("left: %s", left)
 	}
 	labels := kit.Kubectl(t, "get", "volumesnapshot", "-n", namespace, "-o", `jsonpath={.items[*].metadata.labels.backsnap\.sh/consistency}`)
