@@ -15,6 +15,10 @@ const (
 	PhaseSnapshot Phase = "snapshot"
 	PhaseUpload   Phase = "upload"
 	PhaseRestore  Phase = "restore"
+	PhaseCheck    Phase = "check"  // whether a new volume can be mounted
+	PhaseSafety   Phase = "safety" // snapshots of what is about to be replaced
+	PhaseScale    Phase = "scale"
+	PhaseSwap     Phase = "swap" // of volumes behind a claim
 	PhaseResult   Phase = "result"
 )
 

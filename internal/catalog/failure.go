@@ -27,6 +27,7 @@ const (
 	CodeUnsupported  Code = "BS024" // the volume cannot be snapshotted
 	CodeForbidden    Code = "BS031" // a right is missing
 	CodePodSecurity  Code = "BS032" // Pod Security forbids the mover
+	CodeFought       Code = "BS034" // something would undo a restore in place
 	CodeBusy         Code = "BS035" // another run holds the namespace or slot
 	CodeNoRepository Code = "BS051" // repository does not exist
 	CodeRepoLocked   Code = "BS052" // repository locked
@@ -41,6 +42,10 @@ const (
 	CodeNoSet        Code = "BS061" // no complete set at or before the time asked
 	CodeExists       Code = "BS062" // the claim to restore into is there already
 	CodeDiffers      Code = "BS063" // what was restored is not what the copy holds
+	CodeInUse        Code = "BS081" // the app does not let go of its volumes
+	CodeHalfway      Code = "BS082" // volumes are exchanged in part
+	CodeNotNow       Code = "BS083" // a restore in place is not in a state for that
+	CodeUnready      Code = "BS084" // the app is not ready after a restore in place
 	CodeInterrupted  Code = "BS090" // ^C or SIGTERM
 	CodeInternal     Code = "BS099" // a bug
 )

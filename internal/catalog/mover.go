@@ -13,6 +13,8 @@ var (
 	ErrGone = errors.New("it is gone")
 	// ErrTaken: it cannot be made, for another has its name.
 	ErrTaken = errors.New("another object has that name")
+	// ErrRaised: an app that is to stand still is not.
+	ErrRaised = errors.New("somebody has raised its replicas")
 )
 
 // Held is the error of an object that was deleted and stays until somebody

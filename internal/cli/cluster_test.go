@@ -29,12 +29,13 @@ type cluster struct {
 	changed   chan struct{}
 	storing   sync.WaitGroup
 	jobs      map[string]restic.Job
-	said      map[string]string // answers of movers, by pod
+	said      map[string]string        // answers of movers, by pod
+	temps     map[string]catalog.Claim // of new volumes, by namespace/name
 	meet      meeting
 }
 
 func newCluster(w *world, now func() time.Time, interrupt func()) *cluster {
-	c := &cluster{w: w, now: now, interrupt: interrupt, snapshots: map[string]catalog.Snapshot{}, changed: make(chan struct{}), jobs: map[string]restic.Job{}, said: map[string]string{}}
+	c := &cluster{w: w, now: now, interrupt: interrupt, snapshots: map[string]catalog.Snapshot{}, changed: make(chan struct{}), jobs: map[string]restic.Job{}, said: map[string]string{}, temps: map[string]catalog.Claim{}}
 	for _, s := range w.Snapshots {
 		c.snapshots[s.Name] = s.snapshot(w)
 	}
@@ -89,6 +90,7 @@ func (c *cluster) Inventory(_ context.Context, scope catalog.Scope) (catalog.Inv
 			v.Claims = append(v.Claims, claim.claim())
 		}
 	}
+	v.Claims = append(v.Claims, c.temporary(scope)...)
 	for _, pod := range c.w.Pods {
 		if in(scope, pod.Name) {
 			v.Pods = append(v.Pods, pod.pod())
@@ -479,7 +481,14 @@ func (c *cluster) MakeClaim(_ context.Context, claim catalog.Claim, snapshot str
 	}
 	from := cmp.Or(snapshot, claim.Volume)
 	c.did("claim %s of %d bytes, class %s, %s, from %s, labels %v", name, claim.Request, claim.StorageClass, strings.Join(claim.AccessModes, ","), from, claim.Labels)
-	c.change(func() { c.w.Restored = append(c.w.Restored, name) })
+	c.change(func() {
+		if claim.Role == catalog.RoleNew {
+			claim.UID, claim.Volume, claim.Phase = "uid-"+claim.Name, cmp.Or(claim.Volume, "pv-"+claim.Name), "Bound"
+			c.temps[name] = claim
+			return
+		}
+		c.w.Restored = append(c.w.Restored, name)
+	})
 	return "uid-" + claim.Name, nil
 }
 
@@ -503,6 +512,8 @@ func (c *cluster) RemoveClaim(_ context.Context, namespace, name, _ string) erro
 		return c.remove(name, "clone")
 	}
 	c.change(func() {
+		delete(c.temps, namespace+"/"+name)
+		c.w.Claims = slices.DeleteFunc(c.w.Claims, func(there worldClaim) bool { return there.Name == namespace+"/"+name })
 		c.w.Restored = slices.DeleteFunc(c.w.Restored, func(there string) bool { return there == namespace+"/"+name })
 	})
 	return nil
@@ -525,6 +536,9 @@ func (c *cluster) HandVolume(_ context.Context, v catalog.Volume, claim catalog.
 
 func (c *cluster) LetVolume(_ context.Context, name, policy string) error {
 	c.did("volume %s: %s", name, policy)
+	c.change(func() {
+		c.w.Volumes = slices.DeleteFunc(c.w.Volumes, func(there worldVolume) bool { return there.Name == name })
+	})
 	return nil
 }
 

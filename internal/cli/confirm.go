@@ -16,6 +16,18 @@ import (
 // confirm asks a person on the terminal. Without one, and without yes, the
 // answer is no; so is anything but y. command is what was asked for.
 func confirm(ctx context.Context, env *Env, yes bool, question, command string) error {
+	return ask(ctx, env, yes, question+" (y/N): ", command, func(said string) bool {
+		said = strings.ToLower(said)
+		return said == "y" || said == "yes"
+	})
+}
+
+// confirmName wants a person to type that name.
+func confirmName(ctx context.Context, env *Env, yes bool, what, name, command string) error {
+	return ask(ctx, env, yes, fmt.Sprintf("Type the name of the %s to continue: ", what), command, func(said string) bool { return said == name })
+}
+
+func ask(ctx context.Context, env *Env, yes bool, question, command string, agrees func(string) bool) error {
 	if yes {
 		return nil
 	}
@@ -24,15 +36,15 @@ func confirm(ctx context.Context, env *Env, yes bool, question, command string) 
 			Code: catalog.CodeUnconfirmed, Message: "not confirmed: there is no terminal to ask on", State: "nothing changed", Next: command + " --yes",
 		}
 	}
-	fmt.Fprintf(env.Err, "%s (y/N): ", question)
+	fmt.Fprint(env.Err, question)
 	answer := make(chan string, 1)
 	go func() {
 		line, _ := bufio.NewReader(env.In).ReadString('\n') // no line is no answer
-		answer <- strings.ToLower(strings.TrimSpace(line))
+		answer <- strings.TrimSpace(line)
 	}()
 	select {
 	case said := <-answer:
-		if said == "y" || said == "yes" {
+		if agrees(said) {
 			return nil
 		}
 		return &catalog.Failure{Code: catalog.CodeUnconfirmed, Message: "not confirmed", State: "nothing changed", Next: command}

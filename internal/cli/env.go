@@ -24,7 +24,7 @@ import (
 type Cluster interface {
 	snapshot.Cluster
 	offsite.Cluster
-	restore.Cluster
+	restore.SwapCluster
 	// TrySnapshot, TryClone and TryMover are whether the server would take what
 	// would be made of a snapshot, a copy's clone, a copy's mover. It stores
 	// nothing.

@@ -61,6 +61,7 @@ var exits = map[catalog.Code]int{
 	catalog.CodeUnsupported:  exitPrecondition,
 	catalog.CodeForbidden:    exitPrecondition,
 	catalog.CodePodSecurity:  exitPrecondition,
+	catalog.CodeFought:       exitRefused,
 	catalog.CodeBusy:         exitTimeout,
 	catalog.CodeNoRepository: exitNoRepository,
 	catalog.CodeRepoLocked:   exitLocked,
@@ -75,6 +76,10 @@ var exits = map[catalog.Code]int{
 	catalog.CodeNoSet:        exitFailed,
 	catalog.CodeExists:       exitPrecondition,
 	catalog.CodeDiffers:      exitFailed,
+	catalog.CodeInUse:        exitTimeout,
+	catalog.CodeHalfway:      exitFailed,
+	catalog.CodeNotNow:       exitPrecondition,
+	catalog.CodeUnready:      exitTimeout,
 	catalog.CodeInterrupted:  exitInterrupted,
 	catalog.CodeInternal:     exitFailed,
 }

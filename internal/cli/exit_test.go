@@ -28,7 +28,7 @@ import (
 func TestExitsOfCodes(t *testing.T) {
 	want := map[catalog.Code]int{
 		"BS001": 2, "BS002": 2, "BS003": 4, "BS004": 1, "BS011": 4, "BS012": 1, "BS013": 1, "BS015": 1, "BS016": 1, "BS021": 4, "BS022": 6, "BS023": 1, "BS024": 4,
-		"BS031": 4, "BS032": 4, "BS035": 6, "BS051": 10, "BS052": 11, "BS053": 12, "BS054": 3, "BS055": 1, "BS056": 4, "BS057": 1, "BS058": 4, "BS059": 1, "BS061": 1, "BS062": 4, "BS063": 1, "BS071": 5, "BS090": 130, "BS099": 1,
+		"BS031": 4, "BS032": 4, "BS034": 5, "BS035": 6, "BS051": 10, "BS052": 11, "BS053": 12, "BS054": 3, "BS055": 1, "BS056": 4, "BS057": 1, "BS058": 4, "BS059": 1, "BS061": 1, "BS062": 4, "BS063": 1, "BS071": 5, "BS081": 6, "BS082": 1, "BS083": 4, "BS084": 6, "BS090": 130, "BS099": 1,
 	}
 	if diff := cmp.Diff(want, cli.Exits); diff != "" {
 		t.Errorf("exits (-want +got):\n%s", diff)

@@ -27,6 +27,7 @@ func shopWorld() *world {
 			{Name: "shop/uploads", Driver: "csi.example.com"},
 		},
 		Pods: []worldPod{pod("crm"), pod("shop")},
+		Apps: []worldApp{{Name: "shop/mysql", Kind: "statefulset", Replicas: 1, Claims: []string{"data"}, Autoscaler: "mysql"}},
 		Repositories: []worldRepository{{
 			Name: "main", Address: "s3:s3.example.com/acme", Cluster: "prod-eu", Values: map[string]string{"RESTIC_PASSWORD": "hunter2", "RESTIC_REPOSITORY": "s3:s3.example.com/acme"},
 			Copies: []worldCopy{
@@ -152,6 +153,12 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"timeout":                     {"data-mysql-0", "--timeout=3s", "BS022"},
 			"to-namespace":                {"data-mysql-0", "--to-namespace=scratch", "created in scratch"},
 			"to-pvc":                      {"data-mysql-0", "--to-pvc=back", "persistentvolumeclaim/back created"},
+			"in-place":                    {"data --ignore-controller --yes", "--in-place", "statefulset.apps/mysql restored"},
+			"yes":                         {"data --ignore-controller --in-place", "--yes", "statefulset.apps/mysql restored"},
+			"app-timeout":                 {"data --ignore-controller --in-place --yes", "--app-timeout=1s", "BS081"},
+			"ignore-controller":           {"data --in-place --yes", "--ignore-controller", "statefulset.apps/mysql restored"},
+			"rollback":                    {"-n shop --yes", "--rollback=20261122-001500-dead", "BS004"},
+			"commit":                      {"-n shop --yes", "--commit=20261122-001500-dead", "BS004"},
 		},
 		"list": {
 			"all-namespaces":              {"", "-A", "NAMESPACE"},

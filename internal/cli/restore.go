@@ -27,6 +27,7 @@ type restoreOptions struct {
 	podFlags
 	lockWait
 	lockFlags
+	swapFlags
 	at, from, cluster                      string
 	toPVC, toNamespace, storageClass, size string
 	backupNamespace, dryRun                string
@@ -50,6 +51,10 @@ const restoreLong = `
 	namespace/NAME restores the newest set of every app. Claims get their own names where none of their set is there. A
 	namespace that does not exist any more is made; one that --to-namespace names for single claims has to be there.
 
+	With --in-place the app's own data is replaced: new volumes are filled and checked while it runs, then it is scaled
+	to 0, the volumes behind its claims are exchanged, and it is scaled back. The old volumes are kept until --commit,
+	and --rollback exchanges them again. Whatever it was ended by, the same command finishes it.
+
 	Inspect a restored volume: mount the new claim in a pod of your own, or look into it with a pod of busybox.`
 
 const restoreExample = `
@@ -63,7 +68,12 @@ const restoreExample = `
 	kubectl backsnap restore statefulset/mysql -n shop --from copy --dry-run=client
 
 	# A namespace that is lost with everything in it
-	kubectl backsnap restore namespace/shop --from copy`
+	kubectl backsnap restore namespace/shop --from copy
+
+	# Replace the app's own data; then keep that, or undo it
+	kubectl backsnap restore statefulset/mysql -n shop --at latest --in-place
+	kubectl backsnap restore --commit 20261122-011500-x7k2 -n shop
+	kubectl backsnap restore --rollback 20261122-011500-x7k2 -n shop`
 
 func newRestore(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 	o := &restoreOptions{at: "latest", from: string(restore.Auto), dryRun: "none", parallel: restore.DefaultParallel, timeout: restore.DefaultTimeout, deadline: restore.DefaultDeadline}
@@ -72,10 +82,16 @@ func newRestore(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command 
 		Short:   "Restore volumes into new claims, from a snapshot or a copy",
 		Long:    templates.LongDesc(restoreLong),
 		Example: templates.Examples(restoreExample),
-		Args:    oneSource,
-		RunE:    func(cmd *cobra.Command, args []string) error { return runRestore(cmd, env, config, o, args[0]) },
+		Args:    o.swapFlags.source(oneSource),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.swaps() {
+				return runSwap(cmd, env, config, o, args)
+			}
+			return runRestore(cmd, env, config, o, args[0])
+		},
 	}
 	o.addFlags(cmd)
+	o.swapFlags.add(cmd.Flags())
 	return withEnvironment(env, cmd)
 }
 

@@ -38,6 +38,9 @@ type world struct {
 	Broken    string            `json:"broken,omitempty"`  // what the server fails with
 	NoAPI     bool              `json:"noAPI,omitempty"`
 	Interrupt string            `json:"interrupt,omitempty"` // when ^C comes: dump, create, copy
+	// Apps are the workloads, Volumes those of restores in place.
+	Apps    []worldApp    `json:"apps,omitempty"`
+	Volumes []worldVolume `json:"volumes,omitempty"`
 	// Restored are the claims that restores have made.
 	Restored []string `json:"restored,omitempty"`
 	// History is what was done to it, in order of the alphabet.
@@ -55,7 +58,8 @@ type worldClaim struct {
 	Driver      string            `json:"driver,omitempty"`
 	Size        string            `json:"size,omitempty"`
 	Mode        string            `json:"mode,omitempty"`
-	Phase       string            `json:"phase,omitempty"` // Bound
+	Phase       string            `json:"phase,omitempty"`  // Bound
+	Volume      string            `json:"volume,omitempty"` // pv-<claim>
 	Role        string            `json:"role,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
 	Annotations map[string]string `json:"annotations,omitempty"`
@@ -209,7 +213,7 @@ func (c worldClaim) claim() catalog.Claim {
 	namespace, name := split(c.Name)
 	return catalog.Claim{
 		Namespace: namespace, Name: name, UID: "uid-of-" + name, Labels: c.Labels, Annotations: c.Annotations, Role: catalog.Role(c.Role),
-		Phase: cmp.Or(c.Phase, "Bound"), Volume: "pv-" + name, StorageClass: "fast", Driver: c.Driver, Request: bytesOf(c.Size), Capacity: bytesOf(c.Size),
+		Phase: cmp.Or(c.Phase, "Bound"), Volume: cmp.Or(c.Volume, "pv-"+name), StorageClass: "fast", Driver: c.Driver, Request: bytesOf(c.Size), Capacity: bytesOf(c.Size),
 		AccessModes: []string{"ReadWriteOnce"}, VolumeMode: cmp.Or(c.Mode, "Filesystem"),
 	}
 }

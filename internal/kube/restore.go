@@ -326,10 +326,16 @@ func (c *Cluster) LetVolume(ctx context.Context, name, policy string) error {
 		if ref := v.Spec.ClaimRef; policy == string(corev1.PersistentVolumeReclaimDelete) && ref != nil && ref.UID == "" {
 			spec["claimRef"] = map[string]any{"uid": v.UID}
 		}
+		labels := map[string]any{catalog.LabelRole: nil}
+		if _, swapped := v.Annotations[catalog.AnnotationClaim]; swapped { // the app's own: nothing of it is ours
+			for key := range (catalog.SwapVolume{}).Labels() {
+				labels[key] = nil
+			}
+		}
 		return map[string]any{
 			"metadata": map[string]any{
-				"labels":      map[string]any{catalog.LabelRole: nil},
-				"annotations": map[string]any{catalog.AnnotationReclaim: nil},
+				"labels":      labels,
+				"annotations": map[string]any{catalog.AnnotationReclaim: nil, catalog.AnnotationClaim: nil, catalog.AnnotationTurn: nil},
 			},
 			"spec": spec,
 		}, nil

@@ -1,0 +1,377 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+)
+
+// ReadClaim reads a claim, and the manifest with which it can be made again.
+func (c *Cluster) ReadClaim(ctx context.Context, namespace, name string) (catalog.Claim, string, error) {
+	doing := fmt.Sprintf("read claim %s/%s", namespace, name)
+	there, err := c.claim(ctx, namespace, name)
+	if apierrors.IsNotFound(err) {
+		return catalog.Claim{}, "", fmt.Errorf("%s: %w", doing, catalog.ErrGone)
+	}
+	if err != nil {
+		return catalog.Claim{}, "", explain(err, doing, claimRight("get", namespace))
+	}
+	text, err := json.Marshal(manifestOf(there))
+	if err != nil {
+		return catalog.Claim{}, "", fmt.Errorf("%s: %w", doing, err)
+	}
+	return claim(there, nil), string(text), nil
+}
+
+// bindings are the annotations with which controllers note how a claim got its
+// volume: another claim gets its own.
+var bindings = []string{
+	"pv.kubernetes.io/bind-completed", annotationBoundByController,
+	"volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner",
+	"volume.kubernetes.io/selected-node",
+}
+
+// manifestOf is the claim without what belongs to this one object alone: what
+// is made of it has the same name, labels, annotations and owners.
+func manifestOf(p *corev1.PersistentVolumeClaim) *corev1.PersistentVolumeClaim {
+	next := &corev1.PersistentVolumeClaim{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: p.Namespace, Name: p.Name, Labels: p.Labels, Annotations: maps.Clone(p.Annotations), OwnerReferences: p.OwnerReferences,
+		},
+		Spec: *p.Spec.DeepCopy(),
+	}
+	for _, key := range bindings {
+		delete(next.Annotations, key)
+	}
+	next.Spec.VolumeName, next.Spec.DataSource, next.Spec.DataSourceRef = "", nil, nil
+	return next
+}
+
+// RemakeClaim makes the claim of that manifest with that volume.
+func (c *Cluster) RemakeClaim(ctx context.Context, manifest, volume string) error {
+	object := &corev1.PersistentVolumeClaim{}
+	if err := json.Unmarshal([]byte(manifest), object); err != nil {
+		return fmt.Errorf("read manifest of the claim: %w", err)
+	}
+	object.Spec.VolumeName = volume
+	doing := fmt.Sprintf("make claim %s/%s again", object.Namespace, object.Name)
+	err := again(ctx, func(ctx context.Context) error {
+		_, err := c.core.CoreV1().PersistentVolumeClaims(object.Namespace).Create(ctx, object, metav1.CreateOptions{})
+		return err
+	})
+	if apierrors.IsAlreadyExists(err) {
+		there, err := c.claim(ctx, object.Namespace, object.Name)
+		if err == nil && (there.Spec.VolumeName != volume || there.DeletionTimestamp != nil) {
+			err = catalog.ErrTaken
+		}
+		return explain(err, doing, claimRight("get", object.Namespace))
+	}
+	return explain(err, doing, claimRight("create", object.Namespace))
+}
+
+// SwapVolumes are those of restores in place in namespace.
+func (c *Cluster) SwapVolumes(ctx context.Context, namespace string) ([]catalog.SwapVolume, error) {
+	selector := fmt.Sprintf("%s,%s in (%s,%s),%s=%s", ours, catalog.LabelRole, catalog.RoleOld, catalog.RoleNew, catalog.LabelNamespace, namespace)
+	volumes, err := list(ctx, metav1.ListOptions{LabelSelector: selector}, c.core.CoreV1().PersistentVolumes().List,
+		func(l *corev1.PersistentVolumeList) []corev1.PersistentVolume { return l.Items })
+	if err != nil {
+		return nil, explain(err, "list volumes", volumeRight("list"))
+	}
+	var found []catalog.SwapVolume
+	for i := range volumes {
+		if volumes[i].DeletionTimestamp == nil {
+			found = append(found, swapVolume(&volumes[i]))
+		}
+	}
+	return found, nil
+}
+
+func swapVolume(v *corev1.PersistentVolume) catalog.SwapVolume {
+	policy := string(v.Spec.PersistentVolumeReclaimPolicy)
+	s := catalog.SwapVolume{
+		Volume:    catalog.Volume{Name: v.Name, Run: catalog.Run(v.Labels[catalog.LabelRun]), Reclaim: policy},
+		Role:      catalog.Role(v.Labels[catalog.LabelRole]),
+		Policy:    policy,
+		Phase:     string(v.Status.Phase),
+		Turn:      catalog.Turn(v.Annotations[catalog.AnnotationTurn]),
+		Namespace: v.Labels[catalog.LabelNamespace],
+		Of:        v.Labels[catalog.LabelClaim],
+		Manifest:  v.Annotations[catalog.AnnotationClaim],
+	}
+	if before, kept := v.Annotations[catalog.AnnotationReclaim]; kept {
+		s.Reclaim = before
+	}
+	claim := metav1.PartialObjectMetadata{}
+	if json.Unmarshal([]byte(s.Manifest), &claim) == nil && claim.Name != "" { // the label may be shortened
+		s.Of = claim.Name
+	}
+	if ref := v.Spec.ClaimRef; ref != nil {
+		s.Claim = catalog.Claim{Namespace: ref.Namespace, Name: ref.Name, UID: string(ref.UID)}
+	}
+	return s
+}
+
+// MarkVolume writes v's labels and annotations onto the volume and makes it
+// outlive its claims; what its reclaim policy was stands beside them.
+func (c *Cluster) MarkVolume(ctx context.Context, v catalog.SwapVolume) error {
+	err := c.changeVolume(ctx, v.Name, func(there *corev1.PersistentVolume) (map[string]any, error) {
+		now := swapVolume(there)
+		if now.Claim.UID != v.Claim.UID {
+			return nil, errors.New("it is another claim's now")
+		}
+		return map[string]any{
+			"metadata": map[string]any{
+				"labels": v.Labels(),
+				"annotations": map[string]any{
+					catalog.AnnotationReclaim: now.Reclaim, catalog.AnnotationClaim: v.Manifest, catalog.AnnotationTurn: string(v.Turn),
+				},
+			},
+			"spec": map[string]any{"persistentVolumeReclaimPolicy": corev1.PersistentVolumeReclaimRetain},
+		}, nil
+	})
+	if err != nil {
+		return fmt.Errorf("mark volume %s: %w", v.Name, err)
+	}
+	return nil
+}
+
+// OfferVolume leaves the volume to the next claim of that name, which is not
+// there yet, or has another volume.
+func (c *Cluster) OfferVolume(ctx context.Context, v catalog.SwapVolume, claim catalog.Claim) error {
+	err := c.changeVolume(ctx, v.Name, func(there *corev1.PersistentVolume) (map[string]any, error) {
+		ref := there.Spec.ClaimRef
+		switch {
+		case there.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimRetain:
+			return nil, fmt.Errorf("its reclaim policy is %s, not Retain", there.Spec.PersistentVolumeReclaimPolicy)
+		case ref != nil && ref.Namespace == claim.Namespace && ref.Name == claim.Name && ref.UID == "":
+			return nil, nil
+		case ref == nil || string(ref.UID) != v.Claim.UID:
+			return nil, errors.New("it is another claim's now")
+		}
+		return map[string]any{
+			"metadata": map[string]any{"annotations": map[string]any{annotationBoundByController: nil}},
+			"spec": map[string]any{"claimRef": map[string]any{
+				"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+				"namespace": claim.Namespace, "name": claim.Name, "uid": nil, "resourceVersion": nil,
+			}},
+		}, nil
+	})
+	if err != nil {
+		return fmt.Errorf("leave volume %s to claim %s/%s: %w", v.Name, claim.Namespace, claim.Name, err)
+	}
+	return nil
+}
+
+// SettleVolume notes that nothing is under way any more. One that is in use
+// gets its reclaim policy back; one that is not stays until it is let go.
+func (c *Cluster) SettleVolume(ctx context.Context, name string, inUse bool) error {
+	err := c.changeVolume(ctx, name, func(there *corev1.PersistentVolume) (map[string]any, error) {
+		notes := map[string]any{catalog.AnnotationTurn: nil}
+		change := map[string]any{"metadata": map[string]any{"annotations": notes}}
+		if before, kept := there.Annotations[catalog.AnnotationReclaim]; kept && inUse {
+			notes[catalog.AnnotationReclaim] = nil
+			change["spec"] = map[string]any{"persistentVolumeReclaimPolicy": before}
+		}
+		return change, nil
+	})
+	return ignoreGone(err)
+}
+
+// AwaitVolumeGone returns when the volume is gone.
+func (c *Cluster) AwaitVolumeGone(ctx context.Context, name string) error {
+	door := c.core.CoreV1().PersistentVolumes()
+	gone := false
+	said := ""
+	err := observe(ctx, door.Watch, only(name), observer{
+		opened: func() error {
+			err := again(ctx, func(ctx context.Context) error { return getter(door.Get)(ctx, name) })
+			gone = apierrors.IsNotFound(err)
+			return ignoreGone(err)
+		},
+		event: func(e watch.Event) error {
+			gone = gone || e.Type == watch.Deleted
+			if v, ok := e.Object.(*corev1.PersistentVolume); ok {
+				said = v.Status.Message
+			}
+			return nil
+		},
+		done: func() bool { return gone },
+	})
+	if err != nil && said != "" {
+		err = fmt.Errorf("%w: %s", err, said)
+	}
+	return explain(err, "watch volume "+name, volumeRight("watch"))
+}
+
+// checkContainer is the only container of a pod that checks a volume.
+const checkContainer = "check"
+
+// CheckVolume runs a pod that mounts the claim and looks whether it is there,
+// until it has ended; then the pod is gone. It may run anywhere that Pod
+// Security's level restricted is enforced.
+func (c *Cluster) CheckVolume(ctx context.Context, p catalog.Probe, trouble func(string)) error {
+	doing := fmt.Sprintf("check claim %s/%s in pod %s", p.Namespace, p.Claim.Name, p.Name)
+	pod, err := checkPod(p)
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	door := c.core.CoreV1().Pods(p.Namespace)
+	err = again(ctx, func(ctx context.Context) error {
+		_, err := door.Create(ctx, pod, metav1.CreateOptions{})
+		return err
+	})
+	if err != nil && !apierrors.IsAlreadyExists(err) { // of that run's name there is only ours
+		return admitted(err, doing, catalog.Right{Verb: "create", Resource: "pods", Namespace: p.Namespace})
+	}
+	if err := c.checked(ctx, p, trouble); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	return c.removePod(ctx, p.Namespace, p.Name)
+}
+
+func checkPod(p catalog.Probe) (*corev1.Pod, error) {
+	const where = "/data"
+	container := corev1.Container{
+		Name: checkContainer, Image: p.Image, ImagePullPolicy: corev1.PullIfNotPresent,
+		Command:                  []string{"sh", "-c", "grep -q ' /data ' /proc/mounts && stat /data >/dev/null"},
+		VolumeMounts:             []corev1.VolumeMount{{Name: "data", MountPath: where, ReadOnly: true}},
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+		SecurityContext: &corev1.SecurityContext{
+			AllowPrivilegeEscalation: new(false), ReadOnlyRootFilesystem: new(true),
+			Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		},
+	}
+	if p.Claim.VolumeMode == catalog.BlockMode {
+		container.Command = []string{"sh", "-c", "test -b /data"}
+		container.VolumeMounts, container.VolumeDevices = nil, []corev1.VolumeDevice{{Name: "data", DevicePath: where}}
+	}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, Labels: p.Labels, Annotations: catalog.HandsOff()},
+		Spec: corev1.PodSpec{
+			RestartPolicy: corev1.RestartPolicyNever, AutomountServiceAccountToken: new(false), EnableServiceLinks: new(false),
+			TerminationGracePeriodSeconds: new(int64(0)),
+			NodeSelector:                  map[string]string{corev1.LabelOSStable: "linux"},
+			SecurityContext:               podSecurity(65534),
+			Containers:                    []corev1.Container{container},
+			Volumes: []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{
+				PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: p.Claim.Name},
+			}}},
+		},
+	}
+	if p.Claim.NodeAffinity != nil {
+		var where corev1.VolumeNodeAffinity
+		if err := json.Unmarshal(p.Claim.NodeAffinity, &where); err != nil {
+			return nil, fmt.Errorf("read node affinity of the volume: %w", err)
+		}
+		pod.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: where.Required}}
+	}
+	return pod, nil
+}
+
+// checked watches the pod until it has ended.
+func (c *Cluster) checked(ctx context.Context, p catalog.Probe, trouble func(string)) error {
+	door := c.core.CoreV1().Pods(p.Namespace)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	said := ""
+	go c.podComplaints(ctx, p, trouble)
+	ended := false
+	err := observe(ctx, door.Watch, only(p.Name), observer{
+		opened: func() error { return nil },
+		event: func(e watch.Event) error {
+			pod, ok := e.Object.(*corev1.Pod)
+			switch {
+			case !ok:
+			case e.Type == watch.Deleted:
+				return fmt.Errorf("pod %s: %w", p.Name, catalog.ErrGone)
+			case pod.Status.Phase == corev1.PodFailed:
+				return fmt.Errorf("it cannot be mounted: %s", strings.TrimSpace(pod.Status.Reason+" "+podMessage(pod)))
+			default:
+				ended, said = pod.Status.Phase == corev1.PodSucceeded, waitsFor(pod)
+			}
+			return nil
+		},
+		done: func() bool { return ended },
+	})
+	if err != nil && said != "" {
+		err = fmt.Errorf("%w: %s", err, said)
+	}
+	return err
+}
+
+func podMessage(pod *corev1.Pod) string {
+	for _, s := range pod.Status.ContainerStatuses {
+		if s.State.Terminated != nil {
+			return strings.TrimSpace(fmt.Sprintf("exit %d %s", s.State.Terminated.ExitCode, s.State.Terminated.Message))
+		}
+	}
+	return pod.Status.Message
+}
+
+// waitsFor is what a pod waits for, "" for nothing that is said.
+func waitsFor(pod *corev1.Pod) string {
+	for _, s := range pod.Status.ContainerStatuses {
+		if w := s.State.Waiting; w != nil && w.Reason != "ContainerCreating" {
+			return w.Reason + ": " + w.Message
+		}
+	}
+	for _, condition := range pod.Status.Conditions {
+		if condition.Type == corev1.PodScheduled && condition.Status == corev1.ConditionFalse {
+			return condition.Reason + ": " + condition.Message
+		}
+	}
+	return ""
+}
+
+// podComplaints hands on the warnings about pod and claim until ctx is done.
+func (c *Cluster) podComplaints(ctx context.Context, p catalog.Probe, to func(string)) {
+	about := metav1.ListOptions{FieldSelector: "type=" + corev1.EventTypeWarning}
+	_ = observe(ctx, c.core.CoreV1().Events(p.Namespace).Watch, about, observer{
+		opened: func() error { return nil },
+		event: func(e watch.Event) error {
+			said, ok := e.Object.(*corev1.Event)
+			if ok && e.Type != watch.Deleted && (said.InvolvedObject.Name == p.Name || said.InvolvedObject.Name == p.Claim.Name) {
+				to(said.Reason + ": " + said.Message)
+			}
+			return nil
+		},
+		done: never,
+	})
+}
+
+func (c *Cluster) removePod(ctx context.Context, namespace, name string) error {
+	door := c.core.CoreV1().Pods(namespace)
+	err := remove(ctx, name, removal{
+		watch: door.Watch, get: getter(door.Get),
+		delete: func(ctx context.Context) error {
+			return door.Delete(ctx, name, metav1.DeleteOptions{GracePeriodSeconds: new(int64(0))})
+		},
+	})
+	return explain(err, fmt.Sprintf("delete pod %s/%s", namespace, name), catalog.Right{Verb: "delete", Resource: "pods", Namespace: namespace})
+}
+
+// RemoveChecks removes the pods with which that run has checked volumes.
+func (c *Cluster) RemoveChecks(ctx context.Context, namespace string, run catalog.Run) error {
+	options := inRole(catalog.RoleCheck)
+	options.LabelSelector += "," + catalog.LabelRun + "=" + string(run)
+	pods, err := list(ctx, options, c.core.CoreV1().Pods(namespace).List, func(l *corev1.PodList) []corev1.Pod { return l.Items })
+	if err != nil {
+		return explain(err, "list pods in "+namespace, catalog.Right{Verb: "list", Resource: "pods", Namespace: namespace})
+	}
+	var errs []error
+	for _, pod := range pods {
+		errs = append(errs, c.removePod(ctx, namespace, pod.Name))
+	}
+	return errors.Join(errs...)
+}
