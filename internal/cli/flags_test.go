@@ -25,9 +25,17 @@ func shopWorld() *world {
 			{Name: "crm/data", Driver: "csi.example.com", Labels: map[string]string{"tier": "data"}},
 			{Name: "shop/data", Driver: "csi.example.com", Labels: map[string]string{"tier": "data"}},
 			{Name: "shop/uploads", Driver: "csi.example.com"},
+			{Name: "shop/data-mysql-0", Driver: "csi.example.com", Annotations: map[string]string{"backsnap.sh/schedule": ""}},
 		},
 		Pods: []worldPod{pod("crm"), pod("shop")},
-		Apps: []worldApp{{Name: "shop/mysql", Kind: "statefulset", Replicas: 1, Claims: []string{"data"}, Autoscaler: "mysql"}},
+		Apps: []worldApp{
+			{Name: "crm/mysql", Kind: "statefulset", Replicas: 1, Claims: []string{"data"}, Autoscaler: "mysql"},
+			{Name: "shop/mysql", Kind: "statefulset", Replicas: 1, Claims: []string{"data", "data-mysql-0"}},
+		},
+		Volumes: []worldVolume{
+			{Name: "pv-data-mysql-0", Run: "20261121-091600-b2c1", Role: "new", Of: "shop/data-mysql-0", Claim: "uid-of-data-mysql-0", Reclaim: "Delete"},
+			{Name: "pv-before", Run: "20261121-091600-b2c1", Role: "old", Of: "shop/data-mysql-0", Claim: "uid-before", Reclaim: "Delete"},
+		},
 		Repositories: []worldRepository{{
 			Name: "main", Address: "s3:s3.example.com/acme", Cluster: "prod-eu", Values: map[string]string{"RESTIC_PASSWORD": "hunter2", "RESTIC_REPOSITORY": "s3:s3.example.com/acme"},
 			Copies: []worldCopy{
@@ -153,12 +161,12 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"timeout":                     {"data-mysql-0", "--timeout=3s", "BS022"},
 			"to-namespace":                {"data-mysql-0", "--to-namespace=scratch", "created in scratch"},
 			"to-pvc":                      {"data-mysql-0", "--to-pvc=back", "persistentvolumeclaim/back created"},
-			"in-place":                    {"data --ignore-controller --yes", "--in-place", "statefulset.apps/mysql restored"},
-			"yes":                         {"data --ignore-controller --in-place", "--yes", "statefulset.apps/mysql restored"},
-			"app-timeout":                 {"data --ignore-controller --in-place --yes", "--app-timeout=1s", "BS081"},
-			"ignore-controller":           {"data --in-place --yes", "--ignore-controller", "statefulset.apps/mysql restored"},
-			"rollback":                    {"-n shop --yes", "--rollback=20261122-001500-dead", "BS004"},
-			"commit":                      {"-n shop --yes", "--commit=20261122-001500-dead", "BS004"},
+			"in-place":                    {"data-mysql-0 --yes", "--in-place", "statefulset.apps/mysql restored"},
+			"yes":                         {"data-mysql-0 --in-place", "--yes", "statefulset.apps/mysql restored"},
+			"app-timeout":                 {"data-mysql-0 --in-place --yes", "--app-timeout=1s", "BS081"},
+			"ignore-controller":           {"data -n crm --in-place --yes", "--ignore-controller", "statefulset.apps/mysql restored"},
+			"rollback":                    {"--yes", "--rollback=20261121-091600-b2c1", "statefulset.apps/mysql rolled back"},
+			"commit":                      {"--yes", "--commit=20261121-091600-b2c1", "statefulset.apps/mysql committed"},
 		},
 		"list": {
 			"all-namespaces":              {"", "-A", "NAMESPACE"},

@@ -71,9 +71,9 @@ const restoreExample = `
 	kubectl backsnap restore namespace/shop --from copy
 
 	# Replace the app's own data; then keep that, or undo it
-	kubectl backsnap restore statefulset/mysql -n shop --at latest --in-place
-	kubectl backsnap restore --commit 20261122-011500-x7k2 -n shop
-	kubectl backsnap restore --rollback 20261122-011500-x7k2 -n shop`
+	kubectl backsnap restore statefulset/mysql -n shop --at latest --in-place --yes
+	kubectl backsnap restore --commit 20261121-091600-b2c1 -n shop --yes
+	kubectl backsnap restore --rollback 20261121-091600-b2c1 -n shop --yes`
 
 func newRestore(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 	o := &restoreOptions{at: "latest", from: string(restore.Auto), dryRun: "none", parallel: restore.DefaultParallel, timeout: restore.DefaultTimeout, deadline: restore.DefaultDeadline}

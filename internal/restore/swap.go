@@ -173,13 +173,11 @@ func (f *finder) complete(ctx context.Context, c SwapCluster, namespace string, 
 	if p.New.Name == "" && p.Temp.Volume != "" {
 		p.New.Volume = catalog.Volume{Name: p.Temp.Volume, Claim: catalog.Claim{Namespace: namespace, Name: p.Temp.Name, UID: p.Temp.UID}}
 	}
-	if live.Volume == "" || f.others[live.Volume] {
-		return nil
-	}
 	switch {
-	case p.Old.Name == "" && live.Volume != p.New.Name:
+	case live.Volume == "":
+	case p.Old.Name == "" && live.Volume != p.New.Name && p.Temp.UID != "": // an earlier run may have brought it there
 		p.Old.Volume = catalog.Volume{Name: live.Volume, Claim: whose}
-	case p.New.Name == "" && live.Volume != p.Old.Name:
+	case p.New.Name == "" && live.Volume != p.Old.Name && !f.others[live.Volume]:
 		p.New.Volume = catalog.Volume{Name: live.Volume, Claim: whose}
 	}
 	return nil
