@@ -61,8 +61,10 @@ func (o *restoreOptions) checkSwap(changed func(string) bool) error {
 			return fmt.Errorf("--%s says how a new claim is made: not together with --in-place, --rollback or --commit", flag)
 		}
 	}
-	if !o.inPlace && (changed("at") || changed("from") || changed("dry-run")) {
-		return errors.New("--at, --from and --dry-run are not for --rollback and --commit")
+	for _, flag := range []string{"at", "from", "from-cluster", "dry-run"} {
+		if !o.inPlace && changed(flag) {
+			return fmt.Errorf("--%s is not for --rollback and --commit", flag)
+		}
 	}
 	if o.appTimeout < time.Second {
 		return errors.New("--app-timeout: want at least 1s")
@@ -166,7 +168,7 @@ func (s *swapping) begin(ctx context.Context) (swapDoc, error) {
 	}
 	s.restoring.plan = s.plan.Plan
 	if s.dry() {
-		return s.plannedSwap(), nil
+		return s.plannedSwap(), s.trySwap(ctx)
 	}
 	if s.progress.text() {
 		s.printSwapPlan(s.env.Err)
@@ -184,6 +186,23 @@ func (s *swapping) begin(ctx context.Context) (swapDoc, error) {
 	s.sweep(held)
 	result, err := restore.RunSwap(held, s.cluster, s.follow, s.env.Now, s.plan, s.progress)
 	return s.document(result), errors.Join(err, release())
+}
+
+// trySwap asks the server whether it would make the new volumes' claims, where
+// that was asked for.
+func (s *swapping) trySwap(ctx context.Context) error {
+	if s.options.dryRun != "server" {
+		return nil
+	}
+	if err := restore.CheckSwap(ctx, s.cluster, s.plan); err != nil {
+		return err
+	}
+	for _, v := range s.plan.Volumes {
+		if err := s.plan.Try(ctx, s.cluster, v); err != nil {
+			return refused(err, fmt.Sprintf("%s not restored in place: the server would refuse its new volume", v.Snapshot.Claim))
+		}
+	}
+	return nil
 }
 
 // confirm wants the name of what is about to be replaced.

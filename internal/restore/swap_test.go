@@ -132,6 +132,9 @@ func TestInPlaceTwice(t *testing.T) {
 func TestKilledAfterEachWrite(t *testing.T) {
 	for name, next := range map[string]func(t *testing.T, w *swapWorld){
 		"the same again": func(t *testing.T, w *swapWorld) {
+			if begun, err := restore.Unfinished(t.Context(), w, swapRequest(run).Target); err == nil && begun == nil && w.serves() == setNow {
+				return // it had ended: the same again is another restore
+			}
 			result, err := w.inPlace(t.Context(), otherRun)
 			must(t, "again", err)
 			w.stands("again", setNow, keptLive)
