@@ -45,6 +45,9 @@ func shopWorld() *world {
 				{ID: "b19c02e4", Host: "prod-eu/shop/data", Time: time.Date(2026, 11, 21, 1, 15, 59, 0, time.UTC), App: "deployment/web", Tags: []string{
 					"backsnap", "ns=shop", "pvc=data", "snapshot=data-1", "vsuid=uid-data-1", "run=20261121-011500-p9aa",
 				}},
+				{ID: "0c55de18", Host: "prod-us/shop/data-mysql-0", Time: time.Date(2026, 11, 20, 1, 15, 42, 0, time.UTC), App: "statefulset/mysql", Tags: []string{
+					"backsnap", "ns=shop", "pvc=data-mysql-0", "snapshot=theirs-1", "vsuid=uid-theirs-1", "run=20261120-011500-p9aa",
+				}},
 			},
 		}, {Name: "new", Address: "s3:s3.example.com/new", Cluster: "prod-eu"}},
 		Snapshots: []worldSnapshot{

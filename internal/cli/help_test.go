@@ -102,7 +102,7 @@ func TestDocumentsParse(t *testing.T) {
 					t.Errorf("%s -o yaml: %v\n%s%s", line, err, stdout, stderr)
 				}
 			case "name":
-				if args[0] != "version" && stdout != "" && !regexp.MustCompile(`^([a-z.0-9]+/[a-z.0-9-]+\n)+$`).MatchString(stdout) {
+				if args[0] != "version" && stdout != "" && !regexp.MustCompile(`^([a-z.0-9]+(/[a-z.0-9-]+){1,2}\n)+$`).MatchString(stdout) {
 					t.Errorf("%s -o name:\n%s", line, stdout)
 				}
 			}

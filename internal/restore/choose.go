@@ -309,9 +309,12 @@ func (c chooser) point(s catalog.Snapshot) (Point, string) {
 }
 
 // copy is the copy of s that is taken: that in the repository that was named,
-// else in the first by name whose Secret is there.
+// else in the first by name whose Secret is there. Of several in one repository
+// it is the last: it was made again for a reason.
 func (c chooser) copy(s catalog.Snapshot) (*catalog.Copy, string) {
-	copies := slices.SortedFunc(slices.Values(s.Copies), func(a, b catalog.Copy) int { return cmp.Compare(a.Repository, b.Repository) })
+	copies := slices.SortedFunc(slices.Values(s.Copies), func(a, b catalog.Copy) int {
+		return cmp.Or(cmp.Compare(a.Repository, b.Repository), b.Finished.Compare(a.Finished))
+	})
 	unknown, partial := "", ""
 	for _, found := range copies {
 		switch {

@@ -135,13 +135,18 @@ func (p *planner) makes() (bool, error) {
 	}
 }
 
+// namespace is the one that is made.
+func (p Plan) namespace() catalog.Meta {
+	return catalog.Meta{Name: p.ToNamespace, Labels: catalog.Ours("", p.Run), Annotations: catalog.HandsOff()}
+}
+
 // Prepare makes the namespace of the new claims, if it is not there. It stays,
 // whatever becomes of the claims: who knows what else is in it by then.
 func Prepare(ctx context.Context, c Cluster, now func() time.Time, p Plan, w catalog.Watcher) (made bool, err error) {
 	if !p.Makes {
 		return false, nil
 	}
-	made, err = c.CreateNamespace(ctx, catalog.Meta{Name: p.ToNamespace, Labels: catalog.Ours("", p.Run), Annotations: catalog.HandsOff()}, false)
+	made, err = c.CreateNamespace(ctx, p.namespace(), false)
 	if err != nil {
 		return made, fmt.Errorf("make namespace %s: %w", p.ToNamespace, err)
 	}

@@ -60,6 +60,10 @@ func find(ctx context.Context, c Cluster, r Request) (found, error) {
 	}
 	listed, err := r.List(ctx, recorded, f.Repositories)
 	if err != nil {
+		var failed *catalog.Failure
+		if errors.As(err, &failed) { // or nobody would know why a repository was asked
+			failed.State = strings.TrimSuffix(f.Why+"; "+failed.State, "; ")
+		}
 		return f, err
 	}
 	elsewhere := func(s catalog.Snapshot) bool { return s.Namespace != r.Target.Namespace }

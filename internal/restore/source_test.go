@@ -123,6 +123,12 @@ func TestRepositoriesAreAsked(t *testing.T) {
 			asked:    "cold,main", why: "not every app has a set on record that will do", want: "www-20261122-003000-aaaa@main " + one.Name,
 		},
 		{
+			name: "a copy was made again", lying: []catalog.Snapshot{with(lost(one, "main"), func(s *catalog.Snapshot) {
+				s.Copies = append(s.Copies, catalog.Copy{Repository: "main", Snapshot: "again", Finished: at("03:00")}, catalog.Copy{Repository: "main", Snapshot: "between", Finished: at("02:00")})
+			})},
+			asked: "cold,main", why: "no set on record in this cluster will do", want: one.Name + "@main again",
+		},
+		{
 			name: "it lies nowhere", recorded: []catalog.Snapshot{unready(one)}, asked: "cold,main",
 			fails: []string{"its snapshot is not ready (the storage is full) and it has no copy; listed too: repositories cold, main", "see what there is: kubectl backsnap list -n shop --from-repository=cold,main"},
 		},
@@ -168,6 +174,9 @@ func TestRepositoriesAreAsked(t *testing.T) {
 				if v.Copy != nil {
 					name += "@" + v.Copy.Repository
 				}
+				if v.Copy != nil && !strings.HasSuffix(v.Copy.Snapshot, v.Snapshot.Name) {
+					name += " " + v.Copy.Snapshot
+				}
 				taken = append(taken, name)
 			}
 			is(t, strings.Join(taken, " "), c.want)
@@ -181,12 +190,13 @@ func TestRepositoriesAreAsked(t *testing.T) {
 
 // A repository that cannot be listed may hold what is newest.
 func TestARepositoryThatCannotBeListed(t *testing.T) {
-	broken := errors.New("broken")
+	broken := &catalog.Failure{Code: catalog.CodeForbidden, Message: "broken", State: "nothing changed"}
 	r := request()
 	r.List = (&repositories{err: broken, lying: []catalog.Snapshot{lost(shot("01:00", "data"), "main")}}).list
 	if _, err := restore.MakePlan(t.Context(), newCluster(), r); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}
+	is(t, broken.State, "no set on record in this cluster will do; nothing changed")
 }
 
 // TestANamespace is which sets, names and rights the whole of one comes to.

@@ -10,6 +10,8 @@ import (
 
 // TryCluster is what a plan is tried on.
 type TryCluster interface {
+	// CreateNamespace asks, where dry is true, whether the server would make it.
+	CreateNamespace(ctx context.Context, n catalog.Meta, dry bool) (made bool, err error)
 	TryClaim(ctx context.Context, claim catalog.Claim) error
 	// TryMover asks the server whether it would make the Job, and makes nothing.
 	TryMover(ctx context.Context, job restic.Job) error
@@ -19,7 +21,7 @@ type TryCluster interface {
 // a static copy it is not asked: that needs what is read of the snapshot only
 // when it is made.
 func (p Plan) Try(ctx context.Context, c TryCluster, v Volume) error {
-	if err := c.TryClaim(ctx, v.Claim); err != nil || v.Way != Fill {
+	if err := p.tryTarget(ctx, c, v); err != nil || v.Way != Fill {
 		return err
 	}
 	m := &making{plan: p, volume: v}
@@ -32,4 +34,14 @@ func (p Plan) Try(ctx context.Context, c TryCluster, v Volume) error {
 		return err
 	}
 	return c.TryMover(ctx, job)
+}
+
+// tryTarget tries the claim that is asked for, or its namespace where that is
+// to be made: the server takes no claim into one that is not there.
+func (p Plan) tryTarget(ctx context.Context, c TryCluster, v Volume) error {
+	if !p.Makes {
+		return c.TryClaim(ctx, v.Claim)
+	}
+	_, err := c.CreateNamespace(ctx, p.namespace(), true)
+	return err
 }
