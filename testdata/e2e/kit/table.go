@@ -79,6 +79,7 @@ var changing = []struct {
 	name string
 }{
 	{regexp.MustCompile(`\d{8}-\d{6}-[0-9a-z]{4}`), "RUN"},
+	{regexp.MustCompile(`RUN-[0-9a-z]{5}_e2e-[0-9a-f]{8}`), "RUN-POD_e2e"}, // as the kubelet names a pod
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "UID"},
 	{regexp.MustCompile(`\b(e2e|bucket|user|class|policy)-[0-9a-f]{8}\b`), "$1"},
 	{regexp.MustCompile(`\bRUN-[0-9a-z]{5}\b`), "RUN-POD"},
