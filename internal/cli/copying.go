@@ -247,8 +247,20 @@ func (c *copying) copy(ctx context.Context, snapshots []catalog.Snapshot) ([]off
 	if len(plan.Copies) == 0 {
 		return nil, planErr
 	}
+	if c.flags.wait && slices.ContainsFunc(plan.Copies, func(copy offsite.Copy) bool { return !copy.Recorded }) {
+		c.progress.Note(c.leaving())
+	}
 	outcomes, err := offsite.Run(ctx, c.cluster, c.env.Now, plan, c.progress)
 	return outcomes, errors.Join(planErr, err)
+}
+
+// leaving says that nobody needs to wait for the copies.
+func (c *copying) leaving() string {
+	text := fmt.Sprintf("Ctrl-C leaves the copies to their movers; kubectl backsnap logs -f run/%s%s", c.id, whereFlags(c.scope))
+	if c.kind == kindOfSnapshots {
+		text = "The app is running. " + text
+	}
+	return text
 }
 
 // newReport is the beginning of a report.
@@ -275,6 +287,10 @@ func (c *copying) conclude(r report, printPlan func(io.Writer)) error {
 	}
 	if !c.dry() {
 		c.progress.Result(c.env.Now(), r.ending())
+		if source := r.source(); source != "" {
+			there := catalog.Scope{Namespaces: []string{r.Items[0].Namespace}, BackupNamespace: c.scope.BackupNamespace}
+			c.progress.Note("Restore: kubectl backsnap restore " + source + whereFlags(there))
+		}
 	}
 	for _, err := range r.failures {
 		printError(c.env.Err, err)

@@ -24,6 +24,8 @@ type progress interface {
 	catalog.Watcher
 	// text reports whether sentences may stand beside the events.
 	text() bool
+	// Note is a sentence for a person who looks on, and nobody else.
+	Note(sentence string)
 	// Close returns when nothing of an event will be written any more: later
 	// ones are dropped.
 	Close()
@@ -120,6 +122,7 @@ type silent struct{}
 
 func (silent) Event(catalog.Event)      {}
 func (silent) text() bool               { return false }
+func (silent) Note(string)              {}
 func (silent) Close()                   {}
 func (silent) Result(time.Time, ending) {}
 
@@ -138,6 +141,8 @@ type shown struct {
 }
 
 func (p *plain) text() bool { return true }
+
+func (p *plain) Note(string) {}
 
 func (p *plain) Close() {
 	p.mu.Lock()
@@ -283,6 +288,8 @@ type totals struct {
 }
 
 func (p *ndjson) text() bool { return false }
+
+func (p *ndjson) Note(string) {}
 
 func (p *ndjson) Close() {
 	p.mu.Lock()

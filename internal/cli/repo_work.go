@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -79,6 +80,15 @@ func (f *workFlags) requestsOf(ctx context.Context, env *Env, cluster Cluster, r
 	return requests, nil
 }
 
+// working says that movers are at work, of which nothing else is to be seen.
+func working(requests []offsite.WorkRequest) string {
+	var names []string
+	for _, r := range requests {
+		names = append(names, r.Repository.Name)
+	}
+	return fmt.Sprintf("restic works on %s, in a Job in namespace %s; Ctrl-C stops it", strings.Join(names, ", "), requests[0].Repository.Namespace)
+}
+
 // tend reads the flags and has work done on the repository of that name.
 func (f *workFlags) tend(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags, name string, work func(Cluster, offsite.WorkRequest, catalog.Watcher) error) error {
 	if err := f.check(); err != nil {
@@ -97,5 +107,6 @@ func (f *workFlags) tend(cmd *cobra.Command, env *Env, config *genericclioptions
 	if err != nil {
 		return err
 	}
+	show.Note(working(requests))
 	return work(cluster, requests[0], show)
 }

@@ -321,6 +321,25 @@ func (r report) sums() sums {
 	return n
 }
 
+// source is what one calls that a snapshot has taken to get it back: its app,
+// if it is one that is called so, else the run. "" for nothing, and for a run of
+// several namespaces, each of which is restored by itself.
+func (r report) source() string {
+	source := ""
+	for _, item := range r.Items {
+		switch {
+		case !item.done() || r.copies():
+		case item.Namespace != r.Items[0].Namespace:
+			return ""
+		case source == "" && !strings.Contains(item.App, "+"):
+			source = item.App
+		case source != item.App:
+			source = "run/" + string(r.Run)
+		}
+	}
+	return source
+}
+
 // copies reports whether this is the report of a `copy`.
 func (r report) copies() bool { return r.Kind == kindOfCopies }
 

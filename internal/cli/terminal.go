@@ -45,28 +45,42 @@ func (t *terminal) text() bool { return true }
 // Result is the run in one line.
 func (t *terminal) Result(_ time.Time, e ending) { fmt.Fprintf(t.w, "%s\n", e.summary) }
 
+// Note writes the sentence above what is under way.
+func (t *terminal) Note(sentence string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.draw(printable(sentence) + "\n")
+}
+
 func (t *terminal) Event(e catalog.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
 		return
 	}
-	var screen strings.Builder
-	if t.drawn > 0 {
-		fmt.Fprintf(&screen, "\x1b[%dA\r\x1b[J", t.drawn)
-	}
+	done := ""
 	switch e.State {
 	case catalog.Started, catalog.Progress, catalog.Cut:
 		t.set(e)
 	case catalog.Warning:
-		screen.WriteString(t.row("warn", "33", e))
+		done = t.row("warn", "33", e)
 	case catalog.Failed:
 		t.drop(e)
-		screen.WriteString(t.row("FAIL", "31", e))
+		done = t.row("FAIL", "31", e)
 	default:
 		t.drop(e)
-		screen.WriteString(t.row("ok", "32", e))
+		done = t.row("ok", "32", e)
 	}
+	t.draw(done)
+}
+
+// draw writes what is done, and below it anew what is under way.
+func (t *terminal) draw(done string) {
+	var screen strings.Builder
+	if t.drawn > 0 {
+		fmt.Fprintf(&screen, "\x1b[%dA\r\x1b[J", t.drawn)
+	}
+	screen.WriteString(done)
 	for _, l := range t.live {
 		screen.WriteString(l.text)
 	}
@@ -107,7 +121,8 @@ func (t *terminal) drop(e catalog.Event) {
 	}
 }
 
-// row is one line of the screen, never wider than it.
+// row is one line of the screen, and never wider than it, so that it can be
+// redrawn; but for a warning, which is all that is said of its cause.
 func (t *terminal) row(mark, colour string, e catalog.Event) string {
 	subject := e.Claim
 	if subject == "" {
@@ -117,7 +132,7 @@ func (t *terminal) row(mark, colour string, e catalog.Event) string {
 		subject = e.Message // all copies together
 	}
 	text := []rune(fmt.Sprintf("%-9s %-16s %s", e.Phase, subject, describe(e)))
-	if room := max(t.width-9, 31); len(text) > room {
+	if room := max(t.width-9, 31); len(text) > room && e.State != catalog.Warning {
 		text = append(text[:room-1], '~')
 	}
 	mark = fmt.Sprintf("%-4s", mark)
@@ -136,6 +151,12 @@ func describe(e catalog.Event) string {
 		return "cut, waiting until it is ready"
 	case e.State == catalog.Progress && e.Total > 0:
 		return bar(e)
+	case e.State == catalog.Progress && e.Bytes == 0:
+		return ""
+	case e.State == catalog.Progress:
+		return size(e.Bytes) + " so far"
+	case e.State == catalog.Started && e.Phase == catalog.PhaseSnapshot:
+		return "asked for, waiting for the cut"
 	case e.State == catalog.Started:
 		return strings.TrimSpace(e.Tool + " " + toRepository(e))
 	case e.Phase == catalog.PhaseDump:

@@ -73,15 +73,17 @@ func TestTerminal(t *testing.T) {
 		"  ..    dump      mysql-0          mysqldump\n" +
 		again + "  ok    dump      mysql-0          2.1 GiB in 41s, proven\n" +
 		"  ok    barrier   mysql-0          FLUSH BINARY LOGS\n" +
-		"  ..    snapshot  data-mysql-0\n" +
+		"  ..    snapshot  data-mysql-0     asked for, waiting for the cut\n" +
 		again + "  ..    snapshot  data-mysql-0     cut, waiting until it is ready\n" +
 		again + "  ok    snapshot  data-mysql-0     ready in 5.0s\n" +
+		"The app is running. Ctrl-C leaves the copies to their movers; kubectl backsnap logs -f run/20261122-011500-x7k2 -n shop\n" +
 		"  ..    upload    data-mysql-0     to main\n" +
 		again + "  ..    upload    data-mysql-0     [=========>----------]  46%  46.0/100.0 MiB  1.0 MiB/s  54s left\n" +
 		again + "  ..    upload    data-mysql-0     [====================] 100%  100.0/100.0 MiB  1.0 MiB/s\n" +
 		again + "  ok    upload    data-mysql-0     100.0 MiB in 2m17s, 40.0 MiB new, restic 4f2d3b57 to main\n" +
 		"volumesnapshot.snapshot.storage.k8s.io/data-mysql-0-20261122-011500-x7k2 created (app-consistent, off-site 4f2d3b57)\n" +
-		"1 of 1 volumes protected in 3m03s, 40.0 MiB new data stored\n"
+		"1 of 1 volumes protected in 3m03s, 40.0 MiB new data stored\n" +
+		"Restore: kubectl backsnap restore statefulset/mysql -n shop\n"
 	colour := strings.NewReplacer("  ok  ", "  \x1b[32mok  \x1b[0m", "  ..  ", "  \x1b[36m..  \x1b[0m")
 	for _, c := range []struct {
 		name string

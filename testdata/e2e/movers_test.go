@@ -321,12 +321,12 @@ spec:
 	kit.Snapshot(t, 0, copied...) // root reads them all
 }
 
-// lostSecret: the Secret goes when the Job is there. The mover's pod cannot
-// mount it, which is told; when it is back, the copy is made.
+// lostSecret: the Secret goes right before the Job is made. The mover's pod
+// cannot mount it, which is told; when it is back, the copy is made.
 func lostSecret(t *testing.T, namespace string, repository kit.Repository) {
 	lost := make(chan error, 1)
 	proxy := kit.NewProxy(t, func(r kube.Request) {
-		if r.Verb == "create" && r.Resource == "jobs" {
+		if r.Verb == "create" && r.Resource == "persistentvolumeclaims" { // the clone: the Job is next
 			lost <- exec.Command("kubectl", "delete", "secret", repository.Name, "-n", namespace).Run()
 		}
 	})
