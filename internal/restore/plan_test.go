@@ -212,6 +212,25 @@ func TestOneNameForSeveralClaims(t *testing.T) {
 	check(t, err, []string{"--to-pvc copy: statefulset/mysql has 2 claims"})
 }
 
+// Who wants a copy and may not see repositories is told that, and not that there
+// is none.
+func TestRepositoriesThatMayNotBeSeen(t *testing.T) {
+	for _, from := range []restore.From{{Kind: restore.Copy}, {Kind: restore.Copy, Repository: "main"}} {
+		c := newCluster(copied(shot("01:00", "data"), "main"))
+		c.inventory.Repositories = nil
+		r := request()
+		r.From = from
+		_, err := restore.MakePlan(t.Context(), c, r)
+		if code := catalog.CodeOf(err); code == catalog.CodeForbidden || code == "" {
+			t.Errorf("%s, none is there: got %v", from, err)
+		}
+		c.missing = []catalog.Right{{Verb: "list", Resource: "secrets", Namespace: "backsnap"}}
+		_, err = restore.MakePlan(t.Context(), c, r)
+		is(t, catalog.CodeOf(err), catalog.CodeForbidden)
+		check(t, err, []string{"cannot list secrets in backsnap"})
+	}
+}
+
 // What the cluster refuses to show ends the plan.
 func TestPlanOfABrokenCluster(t *testing.T) {
 	broken := errors.New("broken")

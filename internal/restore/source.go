@@ -45,18 +45,18 @@ type found struct {
 // records do not tell what else there was; and for another cluster's copies.
 func find(ctx context.Context, c Cluster, r Request) (found, error) {
 	var f found
-	inventory, recorded, unseen, err := look(ctx, c, r)
+	inventory, recorded, hidden, err := look(ctx, c, r)
 	if err != nil {
 		return f, err
 	}
 	f.inventory = inventory
 	if err := checkRepository(r, inventory.Repositories); err != nil {
-		return f, err
+		return f, unseen(ctx, c, r, inventory.Repositories, err)
 	}
 	f.Choice, err = Choose(r, inventory.Repositories, recorded)
-	f.Asked = r.ask(inventory.Repositories, f.Choice, err, unseen)
+	f.Asked = r.ask(inventory.Repositories, f.Choice, err, hidden)
 	if len(f.Repositories) == 0 {
-		return f, f.explain(r, err, nil)
+		return f, unseen(ctx, c, r, inventory.Repositories, f.explain(r, err, nil))
 	}
 	listed, err := r.List(ctx, recorded, f.Repositories)
 	if err != nil {
