@@ -18,7 +18,7 @@ import (
 func TestRestoreJobOfADevice(t *testing.T) {
 	r := restic.Restore{
 		Namespace: "backsnap", Name: "raw-1", Image: "img", Run: run, Repository: catalog.Repository{Name: "main", Secret: "main-secret"},
-		From: "shop", Snapshot: id, Claim: "raw-1", Deadline: time.Hour,
+		From: "shop", Snapshot: id, Claim: "raw-1", Deadline: time.Hour, Locks: restic.Locks{Retry: 10 * time.Minute},
 	}
 	files, err := r.Job()
 	must(t, err)

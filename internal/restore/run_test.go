@@ -185,7 +185,7 @@ func TestProof(t *testing.T) {
 			files: 3, code: catalog.CodeRepoPassword, fails: []string{"wrong password", "set RESTIC_PASSWORD in Secret backsnap/main-secret"},
 		},
 		{name: "no repository", end: restic.End{Pod: "pod", Exit: 10, Text: "backsnap step=check exit=10\n"}, code: catalog.CodeNoRepository, fails: []string{"Secret backsnap/main-secret has the address"}},
-		{name: "killed", end: restic.End{Pod: "pod", Exit: 137, Killed: "OOMKilled"}, code: catalog.CodeMover, fails: []string{"OOMKilled"}},
+		{name: "killed", end: restic.End{Pod: "pod", Exit: 137, Killed: "OOMKilled"}, code: catalog.CodeMover, fails: []string{"OOMKilled", "--mover-limits=memory=2Gi"}},
 		{name: "no pod at all", end: restic.End{Reason: "DeadlineExceeded", Message: "too long"}, code: catalog.CodeMover, fails: []string{"DeadlineExceeded: too long"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
