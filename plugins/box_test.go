@@ -68,7 +68,7 @@ func newBox(t testing.TB, shell string) *box {
 		b.applets()
 	} else {
 		b.link("cat", "chown", "cp", "date", "dd", "grep", "gzip", "head", "id", "ls", "mv", "od", "rm", "sed", "setpriv",
-			"sh", "sha256sum", "sleep", "sync", "tail", "touch", "tr", "wc", "zstd")
+			"sh", "sha256sum", "sleep", "sync", "tail", "tee", "touch", "tr", "wc", "zstd")
 	}
 	b.disk(1<<20, 1<<19, 65536, 60000)
 	return b

@@ -29,6 +29,10 @@ const (
 	DumpFailed   Kind = "dump"        // the dump tool failed; its last lines are on standard error
 	VerifyFailed Kind = "verify"      // there is a dump, but it could not be proven
 	Empty        Kind = "empty"       // there is nothing to dump
+	NoDump       Kind = "no-dump"     // the dump, or that database of it, is not there
+	NotEmpty     Kind = "exists"      // the database that a dump was to be loaded into has something in it
+	LoadFailed   Kind = "load"        // a statement of the dump failed; nothing of it was kept
+	PartlyLoaded Kind = "partial"     // the same, and what came before it was kept
 	LostClient   Kind = "lost-client" // standard input came to its end
 	TimedOut     Kind = "timeout"     // the time allowed was up
 	Stopped      Kind = "stopped"     // the script was sent a signal
@@ -61,6 +65,10 @@ var hints = map[Kind]string{
 	DumpFailed:   "read the tool's own lines above; the last good dump is still there",
 	VerifyFailed: "try again; if it stays so, check the volume's disk and the server's log",
 	Empty:        "take the snapshot with --consistency=crash",
+	NoDump:       "see what there is: kubectl backsnap list",
+	NotEmpty:     "choose another name, or drop that database first",
+	LoadFailed:   "read the server's own lines above",
+	PartlyLoaded: "read the server's own lines above; what was loaded stands in that database",
 	LostClient:   "try again; the last good dump is still there",
 	TimedOut:     "allow more time with --dump-timeout",
 	Stopped:      "try again; the last good dump is still there",

@@ -20,6 +20,8 @@ BS_RUN='' BS_DIR='' BS_DATA='' BS_MOUNT=''
 BS_FILE=''  # the part being written
 BS_FILES='' # those proven
 BS_LIST=''  # the same as JSON
+BS_FEED=''  # set if a dump comes over standard input
+BS_REGRET='' # what undoes what the script has done, should it fail
 BS_ME=$(id -u)
 
 IFS= read -r BS_NONCE || exit 1
@@ -72,6 +74,8 @@ bs_gist() {
 # bs_undo removes what this run has written, unless the list names it: then it
 # is the dump, however the script ends.
 bs_undo() {
+	bs_x=$BS_REGRET BS_REGRET=''
+	[ -z "$bs_x" ] || "$bs_x"
 	[ -n "$BS_FILE" ] || return 0
 	bs_listed
 	case $BS_LISTED in *"\"$BS_FILE\""*) return 0 ;; esac
@@ -96,7 +100,8 @@ bs_end() {
 
 # bs_start SECONDS: from here on the script answers for itself. Its keeper ends
 # it when standard input ends, for then the client is gone, or when the time is
-# up.
+# up. While a dump comes over standard input, who reads that sees its end; then
+# bs_fed hands it to the keeper.
 bs_start() {
 	BS_LIMIT=$1
 	exec 7<&0 </dev/null
@@ -143,11 +148,8 @@ bs_keeper() {
 	trap '' PIPE # that nobody reads its signs must not end it
 	trap 'bs_rest; exit 0' TERM
 	trap 'bs_stop USR1' USR1
-	(
-		while IFS= read -r bs_x; do :; done
-		kill -s USR1 "$bs_self"
-	) <&7 >/dev/null 2>&1 &
-	bs_reader=$!
+	trap bs_listen HUP
+	[ -n "$BS_FEED" ] || bs_listen
 	while [ "$bs_time" -lt "$BS_LIMIT" ]; do
 		bs_step=$((BS_LIMIT - bs_time))
 		[ "$bs_step" -lt 3 ] || bs_step=3
@@ -160,6 +162,16 @@ bs_keeper() {
 		if [ -n "$BS_GUARD" ] && bs_df -Pk "$BS_DIR" && [ "$BS_AVAIL" -lt $((BS_RESERVE / 2)) ]; then bs_stop ALRM; fi
 	done
 	bs_stop USR2
+}
+
+# bs_listen has a child of the keeper's wait for the end of standard input.
+bs_listen() {
+	(
+		trap - HUP
+		while IFS= read -r bs_x; do :; done
+		kill -s USR1 "$bs_self"
+	) <&7 >/dev/null 2>&1 &
+	bs_reader=$!
 }
 
 # bs_rest ends the keeper's own children, by the one signal that is never lost.
@@ -419,12 +431,17 @@ bs_own() {
 
 # bs_sha256 FILE: prints its sum.
 bs_sha256() {
+	bs_sums <"$1"
+}
+
+# bs_sums: prints the sum of standard input.
+bs_sums() {
 	if command -v sha256sum >/dev/null 2>&1; then
-		sha256sum <"$1"
+		sha256sum
 	elif command -v openssl >/dev/null 2>&1; then
-		openssl dgst -sha256 -r <"$1"
+		openssl dgst -sha256 -r
 	else
-		busybox sha256sum <"$1"
+		busybox sha256sum
 	fi
 }
 

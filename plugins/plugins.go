@@ -25,7 +25,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-//go:embed load.sh lib.sh remove.sh */plugin.yaml */*.sh
+//go:embed load.sh lib.sh feed.sh find.sh remove.sh */plugin.yaml */*.sh
 var builtin embed.FS
 
 // ErrUnknown is what [Lookup] wraps when there is no plugin of that name.
@@ -46,9 +46,15 @@ const (
 	stepProbe   = "probe"
 	stepDump    = "dump"
 	stepBarrier = "barrier"
-	// stepRemove is the same for every plugin: files lie where its dump said.
+	stepLoad    = "load"
+	// stepFind and stepRemove are the same for every plugin: files lie where its
+	// dump said.
+	stepFind   = "find"
 	stepRemove = "remove"
 )
+
+// steps are those that a plugin.yaml may name files for.
+var steps = []string{stepProbe, stepDump, stepBarrier, stepLoad}
 
 // manifest is the form of plugin.yaml.
 type manifest struct {
@@ -126,8 +132,10 @@ func read(fsys fs.FS, dir string) (Plugin, error) {
 		return Plugin{}, err
 	}
 	p := Plugin{Name: m.Name, Title: m.Title, nominate: m.Nominate, scripts: map[string]string{}}
-	if p.scripts[stepRemove], err = script(fsys, ".", []string{"remove.sh"}); err != nil {
-		return Plugin{}, fmt.Errorf("script %s: %w", stepRemove, err)
+	for _, step := range []string{stepFind, stepRemove} {
+		if p.scripts[step], err = script(fsys, ".", []string{step + ".sh"}); err != nil {
+			return Plugin{}, fmt.Errorf("script %s: %w", step, err)
+		}
 	}
 	for step, files := range m.Scripts {
 		if p.scripts[step], err = script(fsys, dir, files); err != nil {
@@ -152,8 +160,8 @@ func (m manifest) validate(dir string) error {
 		return errors.New("has no script to probe")
 	}
 	for step := range m.Scripts {
-		if step != stepProbe && step != stepDump && step != stepBarrier {
-			return fmt.Errorf("script %q is none of probe, dump, barrier", step)
+		if !slices.Contains(steps, step) {
+			return fmt.Errorf("script %q is none of %s", step, strings.Join(steps, ", "))
 		}
 	}
 	n := m.Nominate

@@ -54,7 +54,7 @@ scripts:
 		{"no image", "images: [redis]", "images: []", "read plugin redis: nominates no image"},
 		{"a bad pattern", "[redis]", "['[redis']", `read plugin redis: pattern "[redis": syntax error in pattern`},
 		{"no probe", "probe: [probe.sh]", "dump: [probe.sh]", "read plugin redis: has no script to probe"},
-		{"an unknown step", "scripts:", "scripts:\n  sing: [probe.sh]", `read plugin redis: script "sing" is none of probe, dump, barrier`},
+		{"an unknown step", "scripts:", "scripts:\n  sing: [probe.sh]", `read plugin redis: script "sing" is none of probe, dump, barrier, load`},
 		{"a missing file", "[probe.sh]", "[other.sh]", "read plugin redis: script probe: open redis/other.sh: file does not exist"},
 		{"a script that is not ASCII", "[probe.sh]", "[greet.sh]", "read plugin redis: script probe: lib.sh redis/greet.sh: byte 14 is not ASCII"},
 		{"a misspelt field", "title:", "titel:", `read plugin redis: error unmarshaling JSON: while decoding JSON: json: unknown field "titel"`},
@@ -63,6 +63,7 @@ scripts:
 			fsys := fstest.MapFS{
 				"load.sh":           {Data: []byte("load\n")},
 				"lib.sh":            {Data: []byte("# library\nset -u\n")},
+				"find.sh":           {Data: []byte("wc\n")},
 				"remove.sh":         {Data: []byte("rm\n")},
 				"redis/probe.sh":    {Data: []byte("# comment\n\n\techo '#'\n")},
 				"redis/greet.sh":    {Data: []byte("echo grüß\n")},
@@ -82,6 +83,7 @@ func TestCommandSendsScriptThenValues(t *testing.T) {
 	all, err := plugins.Load(fstest.MapFS{
 		"load.sh":           {Data: []byte("# loader\nload\n")},
 		"lib.sh":            {Data: []byte("# library\nset -u\n")},
+		"find.sh":           {Data: []byte("wc -c\n")},
 		"remove.sh":         {Data: []byte("rm -f x\n")},
 		"redis/dump.sh":     {Data: []byte("# comment\n\n\techo '#'\n")},
 		"redis/plugin.yaml": {Data: []byte("apiVersion: backsnap.sh/v1\nkind: Plugin\nname: redis\ntitle: Redis\nnominate: {images: [redis]}\nscripts: {probe: [dump.sh], dump: [dump.sh]}\n")},
@@ -156,23 +158,25 @@ func TestShellcheck(t *testing.T) {
 	}
 	files, err := filepath.Glob("*/*.sh")
 	must(t, err)
-	shellcheck(t, nil, append([]string{"load.sh", "lib.sh", "remove.sh"}, files...)...)
+	shellcheck(t, nil, append([]string{"load.sh", "lib.sh", "feed.sh", "find.sh", "remove.sh"}, files...)...)
 	for _, plugin := range []string{"mysql", "postgres"} {
 		var whole bytes.Buffer
-		for _, name := range []string{"lib.sh", plugin + "/server.sh", plugin + "/probe.sh", plugin + "/dump.sh", plugin + "/barrier.sh"} {
+		for _, name := range []string{"lib.sh", "feed.sh", plugin + "/server.sh", plugin + "/probe.sh", plugin + "/dump.sh", plugin + "/load.sh", plugin + "/barrier.sh"} {
 			text, err := os.ReadFile(name)
 			must(t, err)
 			whole.Write(text)
 		}
 		shellcheck(t, whole.Bytes(), "--norc", "-")
 	}
-	var remove bytes.Buffer
-	for _, name := range []string{"lib.sh", "remove.sh"} {
-		text, err := os.ReadFile(name)
-		must(t, err)
-		remove.Write(text)
+	for _, script := range []string{"find.sh", "remove.sh"} {
+		var whole bytes.Buffer
+		for _, name := range []string{"lib.sh", script} {
+			text, err := os.ReadFile(name)
+			must(t, err)
+			whole.Write(text)
+		}
+		shellcheck(t, whole.Bytes(), "-")
 	}
-	shellcheck(t, remove.Bytes(), "-")
 }
 
 func shellcheck(t *testing.T, stdin []byte, args ...string) {

@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -230,46 +229,14 @@ func (p proof) enter(r *catalog.Record) {
 	}
 }
 
-// exec runs one script of a plugin in a container and reads what it said. Its
-// standard input stays open until the script has said its last line: that it
-// ends early tells the script that nobody waits for it any more.
+// exec runs one script of a plugin in a container and reads what it said.
 func exec[T any](ctx context.Context, c Cluster, ref catalog.ContainerRef, timeout time.Duration,
 	command func(nonce string) (plugins.Command, error), read func(nonce string, stdout []byte) (T, error),
-) (said T, err error) {
-	nonce := plugins.NewNonce()
-	cmd, err := command(nonce)
-	if err != nil {
-		return said, err
-	}
+) (T, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errTimeout)
 	defer cancel()
-	stdin, hold := io.Pipe()
-	defer hold.Close()
-	out := &transcript{done: func(stdout []byte) bool { return plugins.Done(nonce, stdout) }, ended: func() { hold.Close() }}
-	tail := &lastLines{}
-	err = c.Exec(ctx, ref, cmd.Argv, io.MultiReader(bytes.NewReader(cmd.Stdin), stdin), out, tail)
-	said, readErr := read(nonce, out.bytes())
-	return said, tail.explain(nonce, better(ctx, err, readErr))
-}
-
-// better is the error that says more: what the script itself said, else why
-// the transport failed, else that the stream was not whole. Once the script's
-// last word is there, which says that all went well, only an exit status that
-// says otherwise counts: what becomes of the stream after it is no matter.
-func better(ctx context.Context, execErr, readErr error) error {
-	var said *plugins.Error
-	var exit *catalog.ExitError
-	switch {
-	case errors.As(readErr, &said):
-		return readErr
-	case readErr == nil && errors.As(execErr, &exit):
-		return execErr
-	case readErr == nil:
-		return nil
-	case ctx.Err() != nil:
-		return context.Cause(ctx)
-	case execErr == nil:
-		return readErr
+	in := func(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) error {
+		return c.Exec(ctx, ref, argv, stdin, stdout, stderr)
 	}
-	return fmt.Errorf("%w: %w", readErr, execErr)
+	return plugins.Run(ctx, in, nil, command, read)
 }
