@@ -120,6 +120,9 @@ func (s *swapping) readSwap(cmd *cobra.Command, own catalog.Run, args []string) 
 		s.command = fmt.Sprintf("kubectl backsnap restore %s -n %s --in-place", args[0], s.namespace)
 		return s.read(own, args[0], s.namespace)
 	}
+	if len(args) > 0 { // the environment may name the run
+		return fmt.Errorf("argument %q: --rollback and --commit name a run, which says what it has restored", args[0])
+	}
 	s.action = actionRollback
 	if o.commit != "" {
 		s.action = actionCommit
@@ -232,11 +235,17 @@ func (s *swapping) finish(ctx context.Context, own catalog.Run, begun restore.Sw
 			Next: fmt.Sprintf("finish it: kubectl backsnap restore --rollback %s -n %s", begun.Run, s.namespace),
 		}
 	}
+	said := fmt.Sprintf("Run %s has begun to restore %s and has not ended", begun.Run, strings.Join(begun.Claims(), ", "))
 	if s.dry() {
-		return s.document(restore.SwapResult{Swap: begun}), nil
+		doc := s.document(restore.SwapResult{Swap: begun})
+		doc.Result, doc.Notes = "DryRun", []string{said}
+		for i := range doc.Items {
+			doc.Items[i].State = statePlanned
+		}
+		return doc, nil
 	}
 	if s.progress.text() {
-		fmt.Fprintf(s.env.Err, "Run %s has begun to restore %s and has not ended: it is finished now\n", begun.Run, strings.Join(begun.Claims(), ", "))
+		fmt.Fprintln(s.env.Err, said+": it is finished now")
 	}
 	if err := restore.CheckTurn(ctx, s.cluster, begun); err != nil {
 		return swapDoc{}, err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
@@ -140,6 +141,9 @@ func (s *swapping) printSwap(doc swapDoc, done bool) error {
 		return printDocument(s.env.Out, s.printer, doc)
 	case !done:
 		return nil
+	case doc.Result == "DryRun" && s.options.output.human() && len(s.plan.Live) == 0:
+		_, err := fmt.Fprintln(s.env.Out, strings.Join(doc.Notes, "; ")+": it would be finished")
+		return err
 	case doc.Result == "DryRun" && s.options.output.human():
 		s.printSwapPlan(s.env.Out)
 		return nil

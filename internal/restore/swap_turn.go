@@ -69,6 +69,8 @@ func (t *turning) mark(ctx context.Context) error {
 // free takes the wanted volumes from the claims that they come from, and leaves
 // them to those of the app, which have another one still.
 func (t *turning) free(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, t.timeout, errTimeout) // somebody may have mounted the claim
+	defer cancel()
 	for i := range t.swap.Pairs {
 		p := &t.swap.Pairs[i]
 		if p.placed(t.turn) {
