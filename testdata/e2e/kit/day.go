@@ -161,7 +161,14 @@ func (d Database) NoParts(t testing.TB) {
 // its process and what waits for its end.
 func Background(t testing.TB, args ...string) (*os.Process, func() Result) {
 	t.Helper()
+	return BackgroundWith(t, nil, args...)
+}
+
+// BackgroundWith is Background with environment variables of its own.
+func BackgroundWith(t testing.TB, env []string, args ...string) (*os.Process, func() Result) {
+	t.Helper()
 	cmd := exec.Command("kubectl-backsnap", args...)
+	cmd.Env = append(os.Environ(), env...)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Start(); err != nil {

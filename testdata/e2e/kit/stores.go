@@ -130,6 +130,17 @@ func (s S3Server) Files(t testing.TB) int {
 	return strings.Count(Exec(t, s.namespace, "s3", "find /data -type f"), "\n")
 }
 
+// Damage writes over a part of each large file of a bucket's repository.
+func (s S3Server) Damage(t testing.TB, bucket string) {
+	t.Helper()
+	out := Exec(t, s.namespace, "s3", fmt.Sprintf(`for pack in $(find /data/%s/data -type f -size +1000k); do
+	dd if=/dev/zero of="$pack" bs=1 seek=500000 count=64 conv=notrunc 2>/dev/null && echo "$pack"
+done; sync`, bucket))
+	if out == "" {
+		t.Fatal("there is no pack to be damaged")
+	}
+}
+
 // Down ends the server and every connection to it.
 func (s S3Server) Down(t testing.TB) {
 	t.Helper()

@@ -15,10 +15,17 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// groups are the sections of the table in their order.
-var groups = []string{"Database", "Exec stream", "Storage", "Cluster", "Repository", "Mover"}
+// sheet is a file of docs/faults.
+type sheet struct {
+	head    string
+	columns string
+	groups  []string // its sections in their order
+}
 
-const tableHead = `# Bad days
+var badDays = sheet{
+	groups:  []string{"Database", "Exec stream", "Storage", "Cluster", "Repository", "Mover"},
+	columns: "| what happened | exit | message | left behind | no write for |\n|---|---|---|---|---|\n",
+	head: `# Bad days
 
 What kubectl backsnap makes of bad input and bad days, as its tests have seen it on the cluster of ` + "`testdata/cluster`" + `, with real
 databases, restic and S3. Written by these tests, not by hand:
@@ -31,9 +38,8 @@ its pod included; "-" where the day needs no database.
 
 Tested without a cluster, because it cannot show them: a client whose clock is a day off (` + "`internal/snapshot`" + `); no terminal, NO_COLOR, a
 terminal without width (` + "`internal/cli`" + `).
-`
-
-const columns = "| what happened | exit | message | left behind | no write for |\n|---|---|---|---|---|\n"
+`,
+}
 
 // row writes the day's row into the file that BACKSNAP_FAULTS_TABLE names, in
 // place of the one that is there.
@@ -43,11 +49,25 @@ func (d Day) row(t testing.TB, w Pulse, said []failure) {
 	if w != nil {
 		pause = roughly(w.Longest())
 	}
-	file := os.Getenv("BACKSNAP_FAULTS_TABLE")
+	message, left := d.cells(said)
+	d.write(t, badDays, os.Getenv("BACKSNAP_FAULTS_TABLE"), fmt.Sprintf("| %s | %d | %s | %s | %s |", d.What, d.Exit, message, left, pause))
+}
+
+// write puts the day's row into file; nowhere if that is "" or the test has
+// failed.
+func (d Day) write(t testing.TB, to sheet, file, row string) {
+	t.Helper()
 	if file == "" || t.Failed() {
 		return
 	}
-	message, left := "", "nothing"
+	if err := putRow(to, file, d.Group, d.What, row); err != nil {
+		t.Error(err)
+	}
+}
+
+// cells are what was said, and what is left.
+func (d Day) cells(said []failure) (message, left string) {
+	left = "nothing"
 	if len(said) > 0 {
 		message = strings.TrimSuffix(said[0].message+". "+said[0].cause, ". ")
 	}
@@ -57,10 +77,7 @@ func (d Day) row(t testing.TB, w Pulse, said []failure) {
 	case d.Stays != "":
 		left = "the " + d.Stays + ", as the message says"
 	}
-	row := fmt.Sprintf("| %s | %d | %s | %s | %s |", d.What, d.Exit, steady(message), left, pause)
-	if err := putRow(file, d.Group, d.What, row); err != nil {
-		t.Error(err)
-	}
+	return steady(message), left
 }
 
 // roughly is d so that another run says the same.
@@ -107,7 +124,7 @@ func steady(text string) string {
 
 // putRow writes one row of a section. Tests run side by side, in several
 // programs.
-func putRow(file, group, what, row string) error {
+func putRow(to sheet, file, group, what, row string) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
@@ -125,7 +142,7 @@ func putRow(file, group, what, row string) error {
 		sections[group] = map[string]string{}
 	}
 	sections[group][what] = row
-	return os.WriteFile(file, []byte(printRows(sections)), 0o644)
+	return os.WriteFile(file, []byte(to.print(sections)), 0o644)
 }
 
 // readRows are the rows of a table that was written before, by section and
@@ -148,13 +165,13 @@ func readRows(text string) map[string]map[string]string {
 	return sections
 }
 
-func printRows(sections map[string]map[string]string) string {
+func (to sheet) print(sections map[string]map[string]string) string {
 	var b strings.Builder
-	b.WriteString(tableHead)
-	order := func(group string) int { return slices.Index(groups, group) }
+	b.WriteString(to.head)
+	order := func(group string) int { return slices.Index(to.groups, group) }
 	names := slices.SortedFunc(maps.Keys(sections), func(a, b string) int { return cmp.Compare(order(a), order(b)) })
 	for _, group := range names {
-		fmt.Fprintf(&b, "\n## %s\n\n%s", group, columns)
+		fmt.Fprintf(&b, "\n## %s\n\n%s", group, to.columns)
 		for _, what := range slices.Sorted(maps.Keys(sections[group])) {
 			b.WriteString(sections[group][what] + "\n")
 		}
