@@ -40,8 +40,10 @@ const (
 	CodeDamaged      Code = "BS059" // restic found faults in a repository
 	CodeUnconfirmed  Code = "BS071" // nobody has said yes
 	CodeNoSet        Code = "BS061" // no complete set at or before the time asked
-	CodeExists       Code = "BS062" // the claim to restore into is there already
+	CodeExists       Code = "BS062" // the claim or file to restore into is there already
 	CodeDiffers      Code = "BS063" // what was restored is not what the copy holds
+	CodeStream       Code = "BS064" // a stream of files was cut or is not what was sent
+	CodeNoDump       Code = "BS065" // the set has no such dump
 	CodeInUse        Code = "BS081" // the app does not let go of its volumes
 	CodeHalfway      Code = "BS082" // volumes are exchanged in part
 	CodeNotNow       Code = "BS083" // a restore in place is not in a state for that

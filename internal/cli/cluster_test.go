@@ -195,6 +195,9 @@ func (c *cluster) TryMover(_ context.Context, job restic.Job) error {
 func (c *cluster) Version(context.Context) (string, error) { return "v1.36.3", c.broken() }
 
 func (c *cluster) Exec(ctx context.Context, ref catalog.ContainerRef, _ []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	if job, ok := c.server(ref.Pod); ok {
+		return c.serve(job, stdin, stdout, stderr)
+	}
 	i := slices.IndexFunc(c.w.Pods, func(p worldPod) bool { return p.Name == ref.Namespace+"/"+ref.Pod && p.Database != nil })
 	if i < 0 {
 		return fmt.Errorf("%s: no such container", ref)
@@ -380,6 +383,9 @@ func (c *cluster) StartMover(ctx context.Context, job restic.Job) error {
 			c.did("pod %s:%+v", usual.Type().Field(i).Name, has)
 		}
 	}
+	if job.Secret == "" { // it has no repository
+		job.Args = append(job.Args, "", "", "0s")
+	}
 	if wait := job.Args[3]; wait != restic.DefaultRetryLock.String() && wait != "0s" && job.Args[0] != restic.StepExamine {
 		c.did("wait %s for a lock", wait)
 	}
@@ -407,6 +413,11 @@ func (c *cluster) FollowMover(ctx context.Context, _, name, _ string, seen func(
 	m, job := *c.mover(name), c.jobs[name]
 	c.mu.Unlock()
 	pod := name + "-abcde"
+	if job.Secret == "" && job.Command != nil { // files are taken from it
+		seen(restic.Sight{Pod: pod, Running: true})
+		<-ctx.Done()
+		return restic.End{}, context.Cause(ctx)
+	}
 	moved := []string{restic.StepBackup, restic.StepInit, restic.StepRestore}
 	if len(job.Args) > 0 && m.Restic.Stuck == "" && !slices.Contains(moved, job.Args[0]) {
 		return c.tend(pod, job), nil
@@ -508,7 +519,7 @@ func (c *cluster) AwaitBound(ctx context.Context, _, name string, trouble func(r
 }
 
 func (c *cluster) RemoveClaim(_ context.Context, namespace, name, _ string) error {
-	if namespace == "backsnap" {
+	if slices.ContainsFunc(c.w.Movers, func(m worldMover) bool { return m.Name == name }) {
 		return c.remove(name, "clone")
 	}
 	c.change(func() {

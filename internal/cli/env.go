@@ -62,6 +62,9 @@ type Env struct {
 	Getenv   func(string) string
 	Random   io.Reader // of run ids
 	ReadFile func(string) ([]byte, error)
+	// Dir is the folder from which names of files begin that are written; ""
+	// for that of the process.
+	Dir string
 	// Connect makes the cluster that flags and kubeconfig name.
 	Connect func(genericclioptions.RESTClientGetter) (Cluster, error)
 	// Lock holds the namespaces for a run, and a slot of this machine where

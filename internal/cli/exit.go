@@ -76,6 +76,8 @@ var exits = map[catalog.Code]int{
 	catalog.CodeNoSet:        exitFailed,
 	catalog.CodeExists:       exitPrecondition,
 	catalog.CodeDiffers:      exitFailed,
+	catalog.CodeStream:       exitFailed,
+	catalog.CodeNoDump:       exitFailed,
 	catalog.CodeInUse:        exitTimeout,
 	catalog.CodeHalfway:      exitFailed,
 	catalog.CodeNotNow:       exitPrecondition,

@@ -63,7 +63,7 @@ func shopWorld() *world {
 func ofMySQL(claim string) worldSnapshot {
 	return worldSnapshot{
 		Name: "shop/" + claim + "-20261121-011500-p9aa", Claim: "shop/" + claim, App: "statefulset/mysql", Run: "20261121-011500-p9aa", Consistency: "application", Retain: "calendar",
-		Cut: time.Date(2026, 11, 21, 1, 15, 42, 0, time.UTC), Ready: true, RestoreSize: "10Gi", Copies: []string{"main/7f3a91c2aaaa"},
+		Cut: time.Date(2026, 11, 21, 1, 15, 42, 0, time.UTC), Ready: true, RestoreSize: "10Gi", Copies: []string{"main/7f3a91c2aaaa"}, Dumps: []string{"database shop", "users"},
 	}
 }
 
@@ -146,6 +146,9 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"backup-namespace":            {"data-mysql-0 --from=copy", "--backup-namespace=elsewhere", "whose Secret is not in namespace elsewhere"},
 			"color":                       {"data-mysql-0 --progress=tty", "--color=always", "\x1b[32m"},
 			"dry-run":                     {"data-mysql-0", "--dry-run=client", "exit 0\nPlan"},
+			"dump":                        {"data-mysql-0 --dump-to=out/", "--dump=shop", "dumps of database shop  from"},
+			"dump-to":                     {"data-mysql-0", "--dump-to=out/", "users, 14 B, SHA-256 as recorded"},
+			"file":                        {"data-mysql-0 --to-dir=out", "--file=conf.d", "1 files"},
 			"from":                        {"data-mysql-0", "--from=copy", "(copy 7f3a91c2 in main"},
 			"from-cluster":                {"data", "--from-cluster=prod-us", "(copy 0c55de18 in main"},
 			"lock-dir":                    {"data-mysql-0", "--lock-dir=/slots", `slots in "/slots"`},
@@ -162,6 +165,7 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"storage-class":               {"data-mysql-0", "--storage-class=slow", "class slow"},
 			"template":                    {"data-mysql-0 -o go-template", "--template={{.kind}}", "RestoreRun"},
 			"timeout":                     {"data-mysql-0", "--timeout=3s", "BS022"},
+			"to-dir":                      {"data-mysql-0", "--to-dir=out", "out/: 2 files"},
 			"to-namespace":                {"data-mysql-0", "--to-namespace=scratch", "created in scratch"},
 			"to-pvc":                      {"data-mysql-0", "--to-pvc=back", "persistentvolumeclaim/back created"},
 			"in-place":                    {"data-mysql-0 --yes", "--in-place", "statefulset.apps/mysql restored"},

@@ -113,6 +113,7 @@ var documents = []struct {
 	{"snapshot", report{}},
 	{"copy", report{}},
 	{"restore", restoreDoc{}},
+	{"restore --to-dir, --dump-to", filesDoc{}},
 	{"list", restorePointList{}},
 	{"describe", descriptionList{}},
 	{"repo list", repositoryList{}},

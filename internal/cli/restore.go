@@ -27,6 +27,7 @@ type restoreOptions struct {
 	podFlags
 	lockWait
 	lockFlags
+	filesFlags
 	swapFlags
 	at, from, cluster                      string
 	toPVC, toNamespace, storageClass, size string
@@ -42,6 +43,10 @@ const restoreLong = `
 	The newest complete set at or before --at is taken, and printed before anything is made; never another one instead.
 	A bare name is a claim; a workload means all claims of its sets; vs/NAME is one VolumeSnapshot, run/ID all sets of a run.
 	With --from auto each claim comes from its snapshot, and from a copy where the snapshot is not usable.
+
+	--to-dir and --dump-to bring files, or the dumps of databases, to this machine, and make no claim: a short-lived one is read from
+	and removed. What has come is compared with what was sent, by size and SHA-256, and dumps with what was recorded when they
+	were made; only then it gets its name. Of several volumes each has a folder of its own, named after the claim.
 
 	Where no set on record in the cluster will do, the repositories are asked: a Job lists each, which takes some seconds;
 	also for --dry-run, which makes nothing else. So a snapshot, a namespace or a cluster that is lost comes back from its
@@ -63,6 +68,12 @@ const restoreExample = `
 
 	# One claim as it was at eleven at night, into another namespace
 	kubectl backsnap restore data-mysql-0 -n shop --at 2026-11-21T23:00 --to-namespace scratch
+
+	# A folder and a file of a volume, to this machine
+	kubectl backsnap restore data-mysql-0 -n shop --file conf.d,ibdata1 --to-dir ./found
+
+	# The dumps of the newest set, to this machine
+	kubectl backsnap restore statefulset/mysql -n shop --dump-to ./dumps/
 
 	# From the off-site copy, and only show what would be made
 	kubectl backsnap restore statefulset/mysql -n shop --from copy --dry-run=client
@@ -118,6 +129,7 @@ func (o *restoreOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.toNamespace, "to-namespace", "", "Namespace of the new claims; default: that of the source")
 	f.StringVar(&o.storageClass, "storage-class", "", "StorageClass of the new claims; default: that of the source")
 	f.StringVar(&o.size, "size", "", "Size of the new claims; default: what the source had asked for, or the snapshot needs")
+	o.filesFlags.add(f)
 	addBackupNamespace(cmd, &o.backupNamespace)
 	o.progressFlags.add(f)
 	o.podFlags.add(f)
@@ -152,7 +164,7 @@ func (o *restoreOptions) request(env *Env, run catalog.Run, target restore.Targe
 	if r.Size, err = readSize(o.size); err != nil {
 		return r, err
 	}
-	err = o.check(target)
+	err = cmp.Or(o.wantFiles(env, &r), o.check(target))
 	r.Pod = o.pod
 	return r, err
 }
@@ -230,6 +242,9 @@ func runRestore(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFl
 	r := &restoring{env: env, config: config, options: o, started: env.Now()}
 	if err := r.read(run, source, namespace); err != nil {
 		return usageError(cmd, err)
+	}
+	if r.request.Local != nil {
+		return r.bring(cmd.Context())
 	}
 	doc, err := r.do(cmd.Context())
 	if err != nil {

@@ -61,6 +61,11 @@ func (o *restoreOptions) checkSwap(changed func(string) bool) error {
 			return fmt.Errorf("--%s says how a new claim is made: not together with --in-place, --rollback or --commit", flag)
 		}
 	}
+	for _, flag := range []string{"file", "to-dir", "dump-to", "dump"} {
+		if changed(flag) {
+			return fmt.Errorf("--%s is for some files of a volume: not together with --in-place, --rollback or --commit", flag)
+		}
+	}
 	for _, flag := range []string{"at", "from", "from-cluster", "dry-run"} {
 		if !o.inPlace && changed(flag) {
 			return fmt.Errorf("--%s is not for --rollback and --commit", flag)

@@ -198,8 +198,8 @@ func (d restoreDoc) printSentences(w io.Writer, elsewhere bool) error {
 // shownSets is how many newer sets a plan names.
 const shownSets = 3
 
-// printPlan writes what was found, and what will be made of it.
-func (r *restoring) printPlan(w io.Writer) {
+// printFound writes what was found.
+func (r *restoring) printFound(w io.Writer) {
 	p := r.plan
 	fmt.Fprintf(w, "Plan  context %s, namespace %s, run %s\n", contextName(r.config), p.ToNamespace, p.Run)
 	r.printSource(w)
@@ -213,7 +213,12 @@ func (r *restoring) printPlan(w io.Writer) {
 		fmt.Fprintf(w, "  newer     and %d more\n", more)
 	}
 	r.printLacking(w)
-	for _, v := range p.Volumes {
+}
+
+// printPlan writes what was found, and what will be made of it.
+func (r *restoring) printPlan(w io.Writer) {
+	r.printFound(w)
+	for _, v := range r.plan.Volumes {
 		fmt.Fprintf(w, "  %s -> %s/%s  %s  class %s  from %s\n", v.Snapshot.Claim, v.Claim.Namespace, v.Claim.Name, size(v.Claim.Request), v.Claim.StorageClass, fromText(v))
 		for _, note := range v.Notes {
 			fmt.Fprintf(w, "    note    %s\n", note)

@@ -52,6 +52,7 @@ type command struct {
 	world    *world
 	getenv   func(string) string
 	in       string // standard input
+	dir      string // in which it writes files; "" for one that goes
 	out, err io.Writer
 }
 
@@ -62,6 +63,9 @@ func (c command) run(t *testing.T) (code int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if c.dir == "" {
+		c.dir = t.TempDir()
+	}
 	synctest.Test(t, func(t *testing.T) {
 		zero := time.Now()
 		now := func() time.Time { return began.Add(time.Since(zero)) }
@@ -69,7 +73,7 @@ func (c command) run(t *testing.T) (code int) {
 		defer cancel(nil)
 		live := newCluster(c.world, now, func() { cancel(&catalog.Failure{Code: catalog.CodeInterrupted, Message: "signal interrupt"}) })
 		code = cli.Main(ctx, &cli.Env{
-			In: strings.NewReader(c.in), Out: c.out, Err: c.err, Now: now, Getenv: c.getenv, Random: strings.NewReader("\x16\x20\x0a\x1b0123456789abcdef"), ReadFile: readFile, Version: "v0.1.0",
+			In: strings.NewReader(c.in), Out: c.out, Err: c.err, Now: now, Getenv: c.getenv, Random: strings.NewReader("\x16\x20\x0a\x1b0123456789abcdef"), ReadFile: readFile, Dir: c.dir, Version: "v0.1.0",
 			Connect: func(genericclioptions.RESTClientGetter) (cli.Cluster, error) { return live, nil },
 			Lock:    live.lock,
 		}, c.args)
@@ -155,7 +159,7 @@ func backsnap(ts *testscript.TestScript, want int, args []string) {
 	if name := ts.Getenv("STDIN"); name != "" {
 		in = ts.ReadFile(name)
 	}
-	code := command{args: args, world: w, getenv: ts.Getenv, in: in, out: ts.Stdout(), err: ts.Stderr()}.run(ts.Value(testKey{}).(*testing.T))
+	code := command{args: args, world: w, getenv: ts.Getenv, in: in, dir: ts.MkAbs("."), out: ts.Stdout(), err: ts.Stderr()}.run(ts.Value(testKey{}).(*testing.T))
 	ts.Check(w.write(file))
 	if code != want {
 		ts.Fatalf("exit code %d, want %d", code, want)

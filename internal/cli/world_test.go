@@ -145,6 +145,7 @@ type worldSnapshot struct {
 	Storage     string            `json:"storageClass,omitempty"` // of its claim; fast
 	Copies      []string          `json:"copies,omitempty"`       // repository/restic snapshot
 	Wanted      []string          `json:"wanted,omitempty"`       // repositories, where it has a record
+	Dumps       []string          `json:"dumps,omitempty"`        // what they are of, where it has a record
 	// Record is the whole record instead of one that is made up.
 	Record *catalog.Record `json:"record,omitempty"`
 	Events []string        `json:"events,omitempty"` // `Warning SnapshotFailed: the array is full`
@@ -170,6 +171,7 @@ type worldStorage struct {
 	Says       string `json:"says,omitempty"`  // meanwhile
 	FailCreate string `json:"failCreate,omitempty"`
 	Quota      string `json:"quota,omitempty"` // namespace in which no clone may be made
+	Cut        bool   `json:"cut,omitempty"`   // files that are brought do not come whole
 }
 
 func readWorld(file string) (*world, error) {
@@ -277,6 +279,12 @@ func (s worldSnapshot) snapshot(w *world) catalog.Snapshot {
 			Claim:  catalog.ClaimRecord{Name: claim, UID: of.UID, Capacity: of.Capacity, StorageClass: cmp.Or(s.Storage, of.StorageClass, "fast"), Driver: of.Driver, VolumeMode: cmp.Or(of.VolumeMode, "Filesystem")},
 		}
 	}
+	for _, what := range s.Dumps {
+		if full.Record == nil {
+			break
+		}
+		full.Record.Dumps = append(full.Record.Dumps, dumpOf(what))
+	}
 	if s.Record != nil {
 		full.Record = s.Record
 	}
@@ -295,6 +303,9 @@ func worldSnapshotOf(s catalog.Snapshot) worldSnapshot {
 	}
 	if s.Record != nil {
 		short.Reason, short.Wanted = s.Record.Reason, s.Record.Wanted
+		for _, d := range s.Record.Dumps {
+			short.Dumps = append(short.Dumps, d.What)
+		}
 		if len(s.Record.Members) > 1 {
 			short.Members = s.Record.Members
 		}

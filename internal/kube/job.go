@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -37,6 +38,7 @@ func jobObject(job restic.Job) (*batchv1.Job, error) {
 	if err != nil {
 		return nil, err
 	}
+	giveSecret(&pod, job.Secret)
 	return &batchv1.Job{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: job.Namespace, Name: job.Name, Labels: job.Labels, Annotations: job.Annotations,
@@ -54,6 +56,22 @@ func jobObject(job restic.Job) (*batchv1.Job, error) {
 			},
 		},
 	}, nil
+}
+
+// giveSecret makes a repository's Secret the environment of the pod's
+// container, and mounts it; "" for a pod that needs none.
+func giveSecret(pod *corev1.PodSpec, secret string) {
+	if secret == "" {
+		return
+	}
+	pod.Volumes = slices.Insert(pod.Volumes, 0, corev1.Volume{Name: "repository", VolumeSource: corev1.VolumeSource{
+		Secret: &corev1.SecretVolumeSource{SecretName: secret},
+	}})
+	c := &pod.Containers[0]
+	c.VolumeMounts = slices.Insert(c.VolumeMounts, 0, corev1.VolumeMount{Name: "repository", MountPath: restic.RepositoryPath, ReadOnly: true})
+	c.EnvFrom = append(c.EnvFrom, corev1.EnvFromSource{SecretRef: &corev1.SecretEnvSource{
+		LocalObjectReference: corev1.LocalObjectReference{Name: secret},
+	}})
 }
 
 // failurePolicy ends the Job where another attempt would end alike, and does
@@ -97,7 +115,6 @@ func podSpec(job restic.Job) (corev1.PodSpec, error) {
 		SecurityContext:               podSecurity(job.User),
 		Containers:                    []corev1.Container{container},
 		Volumes: []corev1.Volume{
-			{Name: "repository", VolumeSource: corev1.VolumeSource{Secret: &corev1.SecretVolumeSource{SecretName: job.Secret}}},
 			{Name: "cache", VolumeSource: cacheVolume(job)},
 			{Name: "tmp", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
 		},
@@ -291,9 +308,6 @@ func moverSpec(job restic.Job) (corev1.Container, error) {
 	c := corev1.Container{
 		Name: moverContainer, Image: job.Image, ImagePullPolicy: corev1.PullIfNotPresent,
 		Command: job.Command, Args: job.Args,
-		EnvFrom: []corev1.EnvFromSource{{SecretRef: &corev1.SecretEnvSource{
-			LocalObjectReference: corev1.LocalObjectReference{Name: job.Secret},
-		}}},
 		Env:       memoryLimit(needs),
 		Resources: needs,
 		// The report is written by the wrapper; where it could not, the log
@@ -305,7 +319,6 @@ func moverSpec(job restic.Job) (corev1.Container, error) {
 			Capabilities:             capabilities(job),
 		},
 		VolumeMounts: []corev1.VolumeMount{
-			{Name: "repository", MountPath: restic.RepositoryPath, ReadOnly: true},
 			{Name: "cache", MountPath: restic.CachePath},
 			{Name: "tmp", MountPath: restic.TempPath},
 		},

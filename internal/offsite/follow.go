@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"fmt"
 	"math"
 	"strings"
 	"sync"
@@ -75,6 +74,8 @@ type follower struct {
 	tell      func(catalog.Event)
 	// mute leaves the log alone: it holds an answer, or nothing of interest.
 	mute bool
+	// reach: that it runs is all that is wanted.
+	reach bool
 
 	giveUp  context.CancelCauseFunc
 	reading sync.WaitGroup
@@ -89,11 +90,7 @@ type follower struct {
 func Attend(ctx context.Context, c Cluster, namespace, name, claim string, tell func(catalog.Event)) (restic.End, error) {
 	f := &follower{cluster: c, namespace: namespace, name: name, clone: claim, tell: tell}
 	end, err := f.follow(ctx)
-	if t, ok := err.(*troubled); ok {
-		next := remedy{namespace: namespace, again: "the same command,", secure: baseline(namespace)}.of(t.trouble)
-		err = &catalog.Failure{Code: t.code(), Message: fmt.Sprintf("mover %s/%s cannot work", namespace, name), Cause: t, Next: next}
-	}
-	return end, err
+	return end, couldNot(err, namespace, name)
 }
 
 // follow returns when the mover has ended. A trouble that lasts ends it with a
@@ -114,6 +111,10 @@ func (f *follower) follow(ctx context.Context) (restic.End, error) {
 // see is called with each change, one at a time.
 func (f *follower) see(ctx context.Context, s restic.Sight) {
 	f.pod = s.Pod
+	if s.Running && f.reach {
+		f.giveUp(errRuns)
+		return
+	}
 	if s.Running && s.Pod != f.log && !f.mute {
 		f.log = s.Pod
 		f.reading.Go(func() { f.progress(ctx, s.Pod) })

@@ -310,6 +310,22 @@ answer() {
 	printf 'backsnap answer %s ends lines=%d bytes=%d sha256=%s\n' "$BACKSNAP_NONCE" "$count" "$bytes" "${sum%% *}"
 }
 
+# seek adds to the report which of the paths in $BACKSNAP_PATHS are not there
+# now: restic is content if a pattern matches nothing. One is a line, and has each byte
+# as \0 and its octal digits.
+seek() {
+	paths=${BACKSNAP_PATHS-} number=0
+	while [ -n "$paths" ]; do
+		number=$((number + 1)) path=${paths%%"$newline"*}
+		paths=${paths#"$path"} paths=${paths#"$newline"}
+		path=$(printf '%b.' "$path")
+		path=$BACKSNAP_DATA/${path%.}
+		if ! [ -e "$path" ] && ! [ -L "$path" ]; then
+			said="$said${newline}missing path=$number"
+		fi
+	done
+}
+
 # count adds to the report how many regular files there are now and how many
 # bytes, which is to be what the copy holds. A hard link counts each time, as
 # it did when the copy was made.
@@ -428,6 +444,7 @@ unlock)
 restore)
 	check
 	if [ "$code" -eq 0 ]; then work "$@"; fi
+	if [ "$code" -eq 0 ]; then seek; fi
 	if [ "$code" -eq 0 ]; then count; fi
 	;;
 image)

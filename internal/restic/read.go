@@ -186,6 +186,9 @@ type Report struct {
 	// Restored and Counted are those of a restore, nil of anything else.
 	Restored *Restored
 	Counted  *Counted
+	// Missing are the indexes of those paths of a restore that the copy does
+	// not have.
+	Missing []int
 	// Lines are what else restic said: the first and the last of it, without
 	// passwords. May be empty.
 	Lines []string
@@ -227,6 +230,12 @@ func (r *Report) read(line string) {
 	if counted := readCounted(line); counted != nil {
 		r.Counted = counted
 		return
+	}
+	if number, ok := strings.CutPrefix(line, "missing path="); ok {
+		if missing, err := index(r.Missing, number); err == nil {
+			r.Missing = missing
+			return
+		}
 	}
 	said := message{}
 	if err := json.Unmarshal([]byte(line), &said); err != nil {

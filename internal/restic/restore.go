@@ -3,6 +3,7 @@ package restic
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
@@ -25,6 +26,9 @@ type Restore struct {
 	From     string
 	Snapshot string // restic's id of the copy
 	Claim    string // that is filled; it must be empty
+	// Paths are all that is restored, relative to the volume's root; none for
+	// all of the copy.
+	Paths []string
 	// Block: the copy is the image of a device of that many bytes, and so is
 	// what is filled.
 	Block bool
@@ -53,11 +57,13 @@ func (r Restore) Job() (Job, error) {
 	job.Labels[catalog.LabelNamespace] = r.Source.Namespace
 	job.Labels[catalog.LabelClaim] = catalog.ClaimLabel(r.Source.Claim)
 	job.Annotations[catalog.AnnotationSource] = string(source)
-	job.Args = arguments(StepRestore, r.Deadline, r.Locks, []string{
-		"restore", r.Snapshot, "--json",
-		"--target", "/", "--include", DataPath, "--delete", "--sparse", "--verify", "--exclude-xattr", "security.selinux",
-	})
+	args := append([]string{"restore", r.Snapshot, "--json", "--target", "/"}, r.includes()...)
+	args = append(args, "--delete", "--sparse", "--verify", "--exclude-xattr", "security.selinux")
+	job.Args = arguments(StepRestore, r.Deadline, r.Locks, args)
 	job.Env = append(job.Env, Env{"BACKSNAP_NAMESPACE", r.From}, Env{"BACKSNAP_DATA", DataPath})
+	if len(r.Paths) > 0 {
+		job.Env = append(job.Env, Env{"BACKSNAP_PATHS", octals(r.Paths)})
+	}
 	job.Claim, job.Writes, job.Powers = r.Claim, true, restorePowers
 	job.User = 0
 	if r.Block {
@@ -66,6 +72,27 @@ func (r Restore) Job() (Job, error) {
 	job.NodeAffinity, job.AnyNode = r.NodeAffinity, true
 	job.Keep, job.Deadline = keepErrand, r.Deadline+setup
 	return job, nil
+}
+
+// includes are the arguments that say what of the copy is restored.
+func (r Restore) includes() []string {
+	if len(r.Paths) == 0 {
+		return []string{"--include", DataPath}
+	}
+	var args []string
+	for _, path := range r.Paths {
+		args = append(args, "--include", include(path))
+	}
+	return args
+}
+
+// octals are paths as the wrapper reads them, one a line.
+func octals(paths []string) string {
+	lines := make([]string, len(paths))
+	for i, path := range paths {
+		lines[i] = octal(path)
+	}
+	return strings.Join(lines, "\n")
 }
 
 // Restored is what restic says of a restore that it has done.

@@ -14,6 +14,7 @@ package restore
 
 import (
 	"context"
+	"io"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 	"github.com/backsnap/kubectl-backsnap/internal/restic"
@@ -68,6 +69,9 @@ type Cluster interface {
 	StartMover(ctx context.Context, job restic.Job) error
 	// RemoveMover deletes the Job and returns when it and its pods are gone.
 	RemoveMover(ctx context.Context, namespace, name string) error
+	// Exec runs argv in a container. A nil error proves nothing: a stream that
+	// was cut may end with none. stdin stays open until the command has ended.
+	Exec(ctx context.Context, ref catalog.ContainerRef, argv []string, stdin io.Reader, stdout, stderr io.Writer) error
 
 	// KeepVolume makes the volume of a bound claim outlive it, labels it, and
 	// returns it as it was before. It fails with catalog.ErrGone if the claim is

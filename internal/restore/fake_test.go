@@ -3,6 +3,7 @@ package restore_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -40,6 +41,8 @@ type cluster struct {
 	end restic.End
 	// on is called before a call, with its line.
 	on func(line string)
+	// exec is what a pod does.
+	exec func(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) error
 	// current is the snapshot as it is when it is read again.
 	current func(catalog.Snapshot) catalog.Snapshot
 
@@ -237,6 +240,17 @@ func (c *cluster) LetVolume(ctx context.Context, name, policy string) error {
 func (c *cluster) follow(ctx context.Context, namespace, name, claim string, tell func(catalog.Event)) (restic.End, error) {
 	tell(catalog.Event{State: catalog.Progress, Bytes: 1, Total: 2})
 	return c.end, c.did(ctx, "follow %s/%s with %s", namespace, name, claim)
+}
+
+func (c *cluster) reach(ctx context.Context, namespace, name, _ string, _ func(catalog.Event)) (string, error) {
+	return "pod", c.did(ctx, "reach %s/%s", namespace, name)
+}
+
+func (c *cluster) Exec(ctx context.Context, _ catalog.ContainerRef, argv []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	if err := c.did(ctx, "exec"); err != nil {
+		return err
+	}
+	return c.exec(ctx, argv, stdin, stdout, stderr)
 }
 
 // watcher keeps what it was told, as `state message`.

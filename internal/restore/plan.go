@@ -35,6 +35,11 @@ type Request struct {
 	Cluster string
 	// List lists repositories; nil where none is to be asked.
 	List List
+	// Paths are all that is wanted of each volume, relative to its root, as
+	// ParsePaths makes them; none for all of it.
+	Paths []string
+	// Local says that it is wanted on this machine; nil for new claims.
+	Local *Local
 
 	ToNamespace     string // "" for that of Target
 	ToClaim         string // "" for `<claim>-restored-<time of the run>`; of one claim only
@@ -82,6 +87,10 @@ type Volume struct {
 	Name string
 	// Notes are what a person should know of it beforehand.
 	Notes []string
+	// To is the folder on this machine that Request.Local means for it, and
+	// Dumps are those that are wanted.
+	To    string
+	Dumps []catalog.Dump
 }
 
 // Waits reports whether Run leaves the claim unbound: its volume is made when
@@ -93,9 +102,16 @@ func (v Volume) Waits() bool { return v.Way != Fill && v.Class.WaitsForConsumer 
 // is not there, a size that is too small.
 func MakePlan(ctx context.Context, c Cluster, r Request) (Plan, error) {
 	r.ToNamespace = cmp.Or(r.ToNamespace, r.Target.Namespace)
+	r, err := selecting(r)
+	if err != nil {
+		return Plan{}, err
+	}
 	f, err := find(ctx, c, r)
 	if err != nil {
 		return Plan{}, err
+	}
+	if r.Local != nil && slices.Contains(f.inventory.Lost, r.ToNamespace) {
+		r.ToNamespace = r.BackupNamespace // nothing is made there, so another will do
 	}
 	p := planner{Request: r, inventory: f.inventory, cluster: c, classes: map[string]catalog.StorageClass{}}
 	plan := Plan{Request: r, Chosen: f.Chosen, Passed: f.Passed, Lacking: f.Lacking, Asked: f.Asked}
@@ -111,6 +127,12 @@ func MakePlan(ctx context.Context, c Cluster, r Request) (Plan, error) {
 			}
 			plan.Volumes = append(plan.Volumes, v)
 		}
+	}
+	if err := p.haveFiles(plan); err != nil {
+		return Plan{}, err
+	}
+	if r.Local != nil {
+		return p.local(plan)
 	}
 	return plan, p.checkNames(plan.Volumes)
 }
@@ -314,6 +336,10 @@ func (p Plan) Rights() []catalog.Right {
 		}
 	}
 	for _, v := range p.Volumes {
+		if p.Local != nil {
+			p.localRights(v, add)
+			continue
+		}
 		to := v.Claim.Namespace
 		add("", "persistentvolumeclaims", to, "create", "get", "watch", "delete")
 		switch v.Way {
@@ -347,7 +373,7 @@ func (v Volume) job(p Plan) (restic.Job, error) {
 			Namespace: v.Claim.Namespace, Claim: v.Snapshot.Claim, Snapshot: v.Snapshot.Name, UID: v.Snapshot.UID,
 			Repository: v.Repository.Name, Restores: v.Claim.Name,
 		},
-		From: v.Snapshot.Namespace, Snapshot: v.Copy.Snapshot, Claim: v.Name, Block: v.block(), Size: v.Copy.Bytes,
+		From: v.Snapshot.Namespace, Snapshot: v.Copy.Snapshot, Claim: v.Name, Block: v.block(), Size: v.Copy.Bytes, Paths: v.paths(p.Request),
 		NodeAffinity: v.Snapshot.Record.Claim.NodeAffinity, Deadline: p.Deadline,
 		Pod: p.Pod, Locks: restic.Locks{Retry: p.RetryLock},
 	}.Job()
