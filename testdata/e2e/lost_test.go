@@ -38,12 +38,16 @@ func TestALostNamespaceComesBackFromItsCopies(t *testing.T) {
 		"postgres": func() kit.Database { return kit.Postgres(t, namespace, "postgres", kit.Options{}) },
 		"mariadb":  func() kit.Database { return kit.MariaDB(t, namespace, "mariadb", kit.Options{}) },
 	}
-	want, acknowledged := map[string]string{}, map[string]int{}
-	var writers []*kit.Writer
+	databases, want := map[string]kit.Database{}, map[string]string{}
 	for engine, begin := range start {
 		db := begin()
 		db.SQL(t, fill(engine))
-		want[engine] = db.SQL(t, checksum(engine))
+		databases[engine], want[engine] = db, db.SQL(t, checksum(engine))
+	}
+	// Not before both are there: what one writes keeps the other from starting.
+	acknowledged := map[string]int{}
+	var writers []*kit.Writer
+	for engine, db := range databases {
 		w := kit.Write(t, db)
 		acknowledged[engine] = w.Acknowledged()
 		writers = append(writers, w)
