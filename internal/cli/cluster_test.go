@@ -519,14 +519,18 @@ func (c *cluster) AwaitBound(ctx context.Context, _, name string, trouble func(r
 }
 
 func (c *cluster) RemoveClaim(_ context.Context, namespace, name, _ string) error {
-	if slices.ContainsFunc(c.w.Movers, func(m worldMover) bool { return m.Name == name }) {
-		return c.remove(name, "clone")
-	}
+	moves := false
 	c.change(func() {
+		if moves = slices.ContainsFunc(c.w.Movers, func(m worldMover) bool { return m.Name == name }); moves {
+			return
+		}
 		delete(c.temps, namespace+"/"+name)
 		c.w.Claims = slices.DeleteFunc(c.w.Claims, func(there worldClaim) bool { return there.Name == namespace+"/"+name })
 		c.w.Restored = slices.DeleteFunc(c.w.Restored, func(there string) bool { return there == namespace+"/"+name })
 	})
+	if moves {
+		return c.remove(name, "clone")
+	}
 	return nil
 }
 

@@ -57,6 +57,8 @@ func (a worldApp) app() catalog.App {
 }
 
 func (c *cluster) Apps(_ context.Context, namespace string) ([]catalog.App, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	var apps []catalog.App
 	for _, a := range c.w.Apps {
 		if in(catalog.Scope{Namespaces: []string{namespace}}, a.Name) {
