@@ -195,20 +195,24 @@ func TestCopyKeepsWhatAFileCanBe(t *testing.T) {
 	}
 }
 
-// TestCopyOfABlockVolumeIsItsImage: 2 GiB with a few bytes in it.
-func TestCopyOfABlockVolumeIsItsImage(t *testing.T) {
-	t.Parallel()
-	repository := kit.NewRepository(t, "repository password")
-	namespace := kit.Namespace(t)
+// device makes a claim without a file system.
+func device(t *testing.T, namespace, name, size string) {
+	t.Helper()
 	kit.Apply(t, fmt.Sprintf(`
 apiVersion: v1
 kind: PersistentVolumeClaim
-metadata: {name: raw, namespace: %[1]s}
-spec: {accessModes: [ReadWriteOnce], volumeMode: Block, resources: {requests: {storage: 2Gi}}}
----
+metadata: {name: %s, namespace: %s}
+spec: {accessModes: [ReadWriteOnce], volumeMode: Block, resources: {requests: {storage: %s}}}
+`, name, namespace, size), "apply", "-f", "-")
+}
+
+// devicePod starts a busybox that has a claim as /dev/raw.
+func devicePod(t *testing.T, namespace, name, claim string) {
+	t.Helper()
+	kit.Apply(t, fmt.Sprintf(`
 apiVersion: v1
 kind: Pod
-metadata: {name: app, namespace: %[1]s}
+metadata: {name: %[2]s, namespace: %[1]s}
 spec:
   terminationGracePeriodSeconds: 0
   containers:
@@ -217,9 +221,18 @@ spec:
       imagePullPolicy: IfNotPresent
       command: [sleep, "100000"]
       volumeDevices: [{name: raw, devicePath: /dev/raw}]
-  volumes: [{name: raw, persistentVolumeClaim: {claimName: raw}}]
-`, namespace), "apply", "-f", "-")
-	kit.Kubectl(t, "wait", "-n", namespace, "pod/app", "--for=condition=Ready", "--timeout", kit.Patience.String())
+  volumes: [{name: raw, persistentVolumeClaim: {claimName: %[3]s}}]
+`, namespace, name, claim), "apply", "-f", "-")
+	kit.Kubectl(t, "wait", "-n", namespace, "pod/"+name, "--for=condition=Ready", "--timeout", kit.Patience.String())
+}
+
+// TestCopyOfABlockVolumeIsItsImage: 2 GiB with a few bytes in it.
+func TestCopyOfABlockVolumeIsItsImage(t *testing.T) {
+	t.Parallel()
+	repository := kit.NewRepository(t, "repository password")
+	namespace := kit.Namespace(t)
+	device(t, namespace, "raw", "2Gi")
+	devicePod(t, namespace, "app", "raw")
 	want := kit.Exec(t, namespace, "app", `
 for at in 0 700 2047; do head -c 1048576 /dev/urandom | dd of=/dev/raw bs=1M seek=$at conv=fsync 2>/dev/null || exit 1; done
 sync

@@ -12,18 +12,19 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 )
 
 func main() {
-	if len(os.Args) != 3 {
-		fail(fmt.Errorf("usage: tree make|list DIR"))
+	if len(os.Args) < 3 {
+		fail(fmt.Errorf("usage: tree make DIR [COUNT], or tree list DIR"))
 	}
 	switch os.Args[1] {
 	case "make":
-		fail(plant(os.Args[2]))
+		fail(plant(os.Args[2], os.Args[3:]))
 	case "list":
 		fail(list(os.Stdout, os.Args[2]))
 	default:
@@ -41,10 +42,19 @@ func fail(err error) {
 // when is the time of all that is made, to the nanosecond.
 var when = time.Date(2001, 2, 3, 4, 5, 6, 123456789, time.UTC)
 
-// plant makes the tree in root.
-func plant(root string) error {
+// plant makes the tree in root, with so many files more as count says.
+func plant(root string, count []string) error {
 	if err := files(root); err != nil {
 		return err
+	}
+	if len(count) > 0 {
+		n, err := strconv.Atoi(count[0])
+		if err != nil {
+			return err
+		}
+		if err := many(root, n); err != nil {
+			return err
+		}
 	}
 	if err := attributes(root); err != nil {
 		return err
