@@ -270,6 +270,34 @@ func TestMoverOfARestoreIsDeleted(t *testing.T) {
 	v.unchanged(t)
 }
 
+// TestMoverOfARestoreOutOfMemory: its container has no memory left. Files in
+// /dev/shm count, and nothing but restic is large enough to be killed for them.
+func TestMoverOfARestoreOutOfMemory(t *testing.T) {
+	kit.All(t)
+	t.Parallel()
+	v := newVault(t)
+	lock(t, v.repository)
+	_, end := kit.Background(t, v.restore("data", "--from", "copy", "--mover-requests", "memory=32Mi", "--mover-limits", "memory=64Mi")...)
+	moverRuns(t, v.repository.Namespace)
+	ended := make(chan kit.Result, 1)
+	go func() { ended <- end() }()
+	kit.Until(t, "the restore to be given up", func() string {
+		select {
+		case r := <-ended:
+			ended <- r
+			return ""
+		default:
+		}
+		r := kit.Command(t, nil, "", "kubectl", "exec", "-n", v.repository.Namespace, "-c", "restic",
+			"job/"+strings.TrimPrefix(kit.Names(t, v.repository.Namespace, "job"), "job.batch/"), "--", "sh", "-c", "dd if=/dev/zero of=/dev/shm/full bs=1M")
+		return fmt.Sprintf("exec ends with %d: %s", r.Code, r.Stderr)
+	})
+	day := kit.Day{Group: "Mover", What: "mover out of memory (OOMKilled)", Exit: 1, Code: "BS055", Says: []string{"OOMKilled", "--mover-limits"}}
+	day.CheckRestore(t, <-ended)
+	v.repository.Restic(t, "unlock", "--remove-all")
+	v.unchanged(t)
+}
+
 // TestRestoreOfADamagedCopy: one pack of the copy is not what it was. restic
 // finds out, and what it had written by then is called nothing.
 func TestRestoreOfADamagedCopy(t *testing.T) {
