@@ -39,7 +39,18 @@ type BadProxy struct {
 func NewBadProxy(t testing.TB, kind string, seed uint64) *BadProxy {
 	t.Helper()
 	random := rand.New(rand.NewPCG(seed, 0))
-	harm := &harm{kind: kind, exec: 2 - int64(seed%2), at: random.Int64N(1600), pause: time.Duration(1+random.Int64N(4)) * time.Second}
+	return badProxy(t, &harm{kind: kind, exec: 2 - int64(seed%2), at: random.Int64N(1600), pause: time.Duration(1+random.Int64N(4)) * time.Second})
+}
+
+// NewBadStream starts one that harms the exec of that number, from 1 on, at
+// that byte.
+func NewBadStream(t testing.TB, kind string, exec, at int64) *BadProxy {
+	t.Helper()
+	return badProxy(t, &harm{kind: kind, exec: exec, at: at, pause: time.Second})
+}
+
+func badProxy(t testing.TB, harm *harm) *BadProxy {
+	t.Helper()
 	proxy := forward(t)
 	front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/exec") && harm.execs.Add(1) == harm.exec {
