@@ -191,7 +191,8 @@ func TestFilesComeHere(t *testing.T) {
 			args = append(args, "--file", name)
 		}
 		runs = append(runs, bring(t, nil, 0, args...))
-		if got, want := list(some), below(want, odd); !slices.Equal(got, want) {
+		onTheWay := func(line string) bool { return strings.HasPrefix(line, "some\t") }
+		if got, want := slices.DeleteFunc(list(some), onTheWay), below(want, odd); !slices.Equal(got, want) {
 			t.Errorf("some from the %s:\n%s\nwant\n%s", from, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 		wrong := map[string][2]string{"copy": {"deep/nowhere", "there is no "}, "snapshot": {"some/out/passwd", "symbolic link"}}[from]
