@@ -19,6 +19,7 @@ const (
 	PhaseSafety   Phase = "safety" // snapshots of what is about to be replaced
 	PhaseScale    Phase = "scale"
 	PhaseSwap     Phase = "swap" // of volumes behind a claim
+	PhaseLoad     Phase = "load" // of a dump into a server
 	PhaseResult   Phase = "result"
 )
 

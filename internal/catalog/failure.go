@@ -44,6 +44,8 @@ const (
 	CodeDiffers      Code = "BS063" // what was restored is not what the copy holds
 	CodeStream       Code = "BS064" // a stream of files was cut or is not what was sent
 	CodeNoDump       Code = "BS065" // the set has no such dump
+	CodeLoad         Code = "BS066" // a dump could not be loaded
+	CodeTarget       Code = "BS067" // the server is none that takes that dump
 	CodeInUse        Code = "BS081" // the app does not let go of its volumes
 	CodeHalfway      Code = "BS082" // volumes are exchanged in part
 	CodeNotNow       Code = "BS083" // a restore in place is not in a state for that

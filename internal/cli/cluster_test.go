@@ -211,6 +211,17 @@ func (c *cluster) Exec(ctx context.Context, ref catalog.ContainerRef, _ []string
 	if s.step == "probe" {
 		return pod.Database.probe(s, mount)
 	}
+	if s.step == "find" {
+		return pod.Database.find(s)
+	}
+	if s.step == "load" {
+		if s.values[1] == "load" {
+			into, _ := hex.DecodeString(s.values[3])
+			c.did("load %s into %q of %s, %s seconds, from %s", s.values[len(s.values)-1], into, pod.Name, s.values[2], s.values[8])
+			c.reached("load")
+		}
+		return pod.Database.load(s)
+	}
 	if s.step == "remove" {
 		c.did("remove dump of %s from %s of %s", s.values[1], s.values[2], pod.Name)
 		return pod.Database.remove(s)

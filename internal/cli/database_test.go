@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"cmp"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -23,6 +25,11 @@ type database struct {
 	Takes      string `json:"takes,omitempty"` // 41s
 	Cut        bool   `json:"cut,omitempty"`   // its stream ends in its middle
 	Waits      int    `json:"waits,omitempty"` // until so many dump at once, a minute at most
+	// Databases are those that there are, with as many tables as letters.
+	Databases []string `json:"databases,omitempty"`
+	LoadFails string   `json:"loadFails,omitempty"` // `partial ERROR 1146 at line 3`
+	Lost      bool     `json:"lost,omitempty"`      // the dump that lay here
+	Version   string   `json:"version,omitempty"`   // 8.4.3
 }
 
 // script is one run of a plugin's script: what it was given, and its answer.
@@ -55,6 +62,12 @@ func readScript(stdin io.Reader, out io.Writer) (*script, error) {
 			s.values = append(s.values, strings.TrimSpace(value))
 		}
 		s.nonce = s.values[0]
+		if s.step == "load" && s.values[1] == "load" {
+			for range 8 {
+				value, _ := in.ReadString('\n')
+				s.values = append(s.values, strings.TrimSpace(value))
+			}
+		}
 		go func() { io.Copy(io.Discard, in); close(s.gone) }()
 		return s, nil
 	}
@@ -82,10 +95,14 @@ func scripts() map[int]knownScript {
 		add("probe", p.Name, "0\n", probe)
 		dump, _ := p.Dump("0", plugins.DumpRequest{Run: "r", Timeout: time.Second})
 		add("dump", p.Name, "0\nr\n1\nno\n", dump)
+		look, _ := p.Look("0", nil)
+		add("load", p.Name, "0\nlook\n60\n\n", look)
+		find, _ := p.Find("0", "/", false)
+		add("find", "", "0\nno\n/\n", find)
 		remove, _ := p.Remove("0", "r", "/")
 		add("remove", "", "0\nr\n/\n", remove) // one script for all plugins
 	}
-	if len(known) != 2*len(all)+1 {
+	if len(known) != 3*len(all)+2 {
 		panic("two scripts of one length")
 	}
 	return known
@@ -119,6 +136,51 @@ func (d *database) probe(s *script, mount string) error {
 	}
 	s.end(0)
 	return nil
+}
+
+func (d *database) find(s *script) error {
+	s.begin()
+	if d.Lost {
+		s.line("bytes=-1")
+	} else {
+		s.line("bytes=14")
+	}
+	s.end(0)
+	return nil
+}
+
+// load answers a look, too.
+func (d *database) load(s *script) error {
+	s.begin()
+	if d.ProbeFails != "" {
+		return s.fail(d.ProbeFails)
+	}
+	for _, line := range []string{"engine=" + s.plugin, "version=" + cmp.Or(d.Version, "8.4.3"), "role=" + cmp.Or(d.Role, "primary")} {
+		s.line(line)
+	}
+	if s.values[1] == "load" && d.LoadFails != "" {
+		return s.fail(d.LoadFails)
+	}
+	if s.values[1] == "look" {
+		d.stand(s)
+	}
+	s.end(0)
+	return nil
+}
+
+// stand says what there is.
+func (d *database) stand(s *script) {
+	for _, name := range d.Databases {
+		s.line("database=" + hex.EncodeToString([]byte(name)))
+	}
+	for _, name := range strings.Fields(s.values[3]) {
+		text, _ := hex.DecodeString(name)
+		if slices.Contains(d.Databases, string(text)) {
+			s.line(fmt.Sprintf("target=%s 2048 %d", name, len(text)))
+		} else {
+			s.line("target=" + name + " -1 0")
+		}
+	}
 }
 
 func (d *database) remove(s *script) error {

@@ -78,6 +78,8 @@ var exits = map[catalog.Code]int{
 	catalog.CodeDiffers:      exitFailed,
 	catalog.CodeStream:       exitFailed,
 	catalog.CodeNoDump:       exitFailed,
+	catalog.CodeLoad:         exitFailed,
+	catalog.CodeTarget:       exitPrecondition,
 	catalog.CodeInUse:        exitTimeout,
 	catalog.CodeHalfway:      exitFailed,
 	catalog.CodeNotNow:       exitPrecondition,

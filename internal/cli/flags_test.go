@@ -151,6 +151,10 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"file":                        {"data-mysql-0 --to-dir=out", "--file=conf.d", "1 files"},
 			"from":                        {"data-mysql-0", "--from=copy", "(copy 7f3a91c2 in main"},
 			"from-cluster":                {"data", "--from-cluster=prod-us", "(copy 0c55de18 in main"},
+			"database":                    {"data-mysql-0 --load --yes", "--database=fresh", "database fresh loaded in pod/mysql-0"},
+			"into":                        {"data-mysql-0 --load --yes", "--into=sts/other", "no running pod of statefulset/other in shop"},
+			"load":                        {"data-mysql-0 --yes", "--load", "database shop loaded in pod/mysql-0"},
+			"load-timeout":                {"data-mysql-0 --load --yes", "--load-timeout=7s", "7 seconds"},
 			"lock-dir":                    {"data-mysql-0", "--lock-dir=/slots", `slots in "/slots"`},
 			"lock-slots":                  {"data-mysql-0", "--lock-slots=2", "2 slots"},
 			"lock-timeout":                {"data-mysql-0", "--lock-timeout=9m", "wait 9m0s"},
@@ -408,6 +412,7 @@ func observe(t *testing.T, name, args string) string {
 		w.Later = []worldSnapshot{{Name: "shop/later", Claim: "shop/data", Run: "20261122-011500-p9aa"}}
 	}
 	if name == "restore" {
+		w.Pods[1].Claims, w.Pods[1].Database = append(w.Pods[1].Claims, "data-mysql-0"), &database{Databases: []string{"shop"}}
 		w.Snapshots = append(w.Snapshots, ofMySQL("binlog-mysql-0"))
 	}
 	code, stdout, stderr := invoke(t, w, nil, append(strings.Fields(name), strings.Fields(args)...)...)

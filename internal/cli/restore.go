@@ -29,6 +29,7 @@ type restoreOptions struct {
 	lockFlags
 	filesFlags
 	swapFlags
+	loadFlags
 	at, from, cluster                      string
 	toPVC, toNamespace, storageClass, size string
 	backupNamespace, dryRun                string
@@ -60,6 +61,12 @@ const restoreLong = `
 	to 0, the volumes behind its claims are exchanged, and it is scaled back. The old volumes are kept until --commit,
 	and --rollback exchanges them again. Whatever it was ended by, the same command finishes it.
 
+	--load makes no claim: it loads the set's dump of its databases into the server that runs, into all of them or one (--database). For
+	PostgreSQL all of a database or nothing of it is loaded; MySQL and MariaDB keep what came before a statement that fails, and it is said
+	which database is partial. --database NAME is a database of the dump, which is replaced, or, with any other name, a new one; where the
+	dump has several, FROM=NAME says which. The dump is taken from the volume itself if it lies there still, else from snapshot or copy,
+	and then needs room in this machine's folder for temporary files. It is proven by its SHA-256 first.
+
 	Inspect a restored volume: mount the new claim in a pod of your own, or look into it with a pod of busybox.`
 
 const restoreExample = `
@@ -74,6 +81,10 @@ const restoreExample = `
 
 	# The dumps of the newest set, to this machine
 	kubectl backsnap restore statefulset/mysql -n shop --dump-to ./dumps/
+
+	# The dump, into the server that runs: over what is there, and into a database beside it
+	kubectl backsnap restore statefulset/mysql -n shop --load --yes
+	kubectl backsnap restore statefulset/mysql -n shop --load --database shop=shop_monday --at 2026-11-21T23:00
 
 	# From the off-site copy, and only show what would be made
 	kubectl backsnap restore statefulset/mysql -n shop --from copy --dry-run=client
@@ -138,6 +149,7 @@ func (o *restoreOptions) addFlags(cmd *cobra.Command) {
 	f.DurationVar(&o.timeout, "timeout", o.timeout, "The longest to wait until a volume is made; a copy takes as long as it takes")
 	f.IntVar(&o.parallel, "parallel", o.parallel, "Claims at once")
 	o.lockFlags.add(f)
+	o.loadFlags.add(f)
 	f.StringVar(&o.dryRun, "dry-run", o.dryRun, "none; client: print the plan and touch nothing; server: let the server check too what would be made, and store nothing")
 	o.output = addOutput(cmd)
 }
@@ -195,7 +207,7 @@ func (o *restoreOptions) check(target restore.Target) error {
 	case o.cluster != "" && o.from == string(restore.Snapshot):
 		return errors.New("--from-cluster together with --from snapshot: of another cluster there are copies only")
 	}
-	if err := cmp.Or(o.lockFlags.check(), o.podFlags.check(), o.lockWait.check()); err != nil {
+	if err := cmp.Or(o.lockFlags.check(), o.podFlags.check(), o.lockWait.check(), o.wantLoad()); err != nil {
 		return err
 	}
 	for flag, name := range map[string]string{"to-pvc": o.toPVC, "to-namespace": o.toNamespace, "storage-class": o.storageClass} {
@@ -245,6 +257,9 @@ func runRestore(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFl
 	}
 	if r.request.Local != nil {
 		return r.bring(cmd.Context())
+	}
+	if o.load {
+		return r.load(cmd.Context())
 	}
 	doc, err := r.do(cmd.Context())
 	if err != nil {

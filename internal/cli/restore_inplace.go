@@ -32,7 +32,7 @@ func (o *swapFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&o.commit, "commit", "", "Remove the volumes that are kept of that `RUN`")
 	f.BoolVar(&o.ignoreController, "ignore-controller", false, "In place: go on although an autoscaler, GitOps or an operator manages the app")
 	f.DurationVar(&o.appTimeout, "app-timeout", restore.DefaultAppTimeout, "In place: the longest to wait until the app has stopped, and until it is ready again")
-	f.BoolVarP(&o.yes, "yes", "y", false, "In place: do not ask")
+	f.BoolVarP(&o.yes, "yes", "y", false, "Do not ask before anything that is there is replaced")
 }
 
 // swaps reports whether this is about a restore in place.
@@ -64,6 +64,11 @@ func (o *restoreOptions) checkSwap(changed func(string) bool) error {
 	for _, flag := range []string{"file", "to-dir", "dump-to", "dump"} {
 		if changed(flag) {
 			return fmt.Errorf("--%s is for some files of a volume: not together with --in-place, --rollback or --commit", flag)
+		}
+	}
+	for _, flag := range []string{"load", "into", "database", "load-timeout"} {
+		if changed(flag) {
+			return fmt.Errorf("--%s is for a dump that is loaded: not together with --in-place, --rollback or --commit", flag)
 		}
 	}
 	for _, flag := range []string{"at", "from", "from-cluster", "dry-run"} {

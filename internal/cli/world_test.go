@@ -283,6 +283,7 @@ func (s worldSnapshot) snapshot(w *world) catalog.Snapshot {
 		if full.Record == nil {
 			break
 		}
+		full.Record.Plugin, full.Record.Server, full.Record.Container = "mysql", "mysql 8.4.3", "main"
 		full.Record.Dumps = append(full.Record.Dumps, dumpOf(what))
 	}
 	if s.Record != nil {

@@ -93,7 +93,7 @@ spec:
       spec:
         accessModes: [ReadWriteOnce]%[10]s
         resources: {requests: {storage: %[12]s}}
-`, d.Name, d.Namespace, YAML(d.password()), image, port, d.mount(), passwordVariable, variables, YAML(ready), class, replicas, size), "apply", "-f", "-")
+`, d.Name, d.Namespace, YAML(d.password()), image, port, d.Mount(), passwordVariable, variables, YAML(ready), class, replicas, size), "apply", "-f", "-")
 	Kubectl(t, "rollout", "status", "-n", d.Namespace, "statefulset/"+d.Name, "--timeout", Patience.String())
 }
 
@@ -111,8 +111,8 @@ func (d Database) SQL(t testing.TB, statements string) string {
 	return strings.TrimSpace(Apply(t, statements, "exec", "-i", "-n", d.Namespace, d.Pod(), "--", "sh", "-c", d.client()))
 }
 
-// mount is where the server's container has the volume.
-func (d Database) mount() string {
+// Mount is where the server's container has the volume.
+func (d Database) Mount() string {
 	if d.engine == "postgres" {
 		return "/var/lib/postgresql/data"
 	}

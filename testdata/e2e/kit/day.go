@@ -149,7 +149,7 @@ func NothingLeft(t testing.TB, run, stays string) {
 func (d Database) NoParts(t testing.TB) {
 	t.Helper()
 	Until(t, "no partial dump in "+d.Claim(), func() string {
-		r := Command(t, nil, "", "kubectl", "exec", "-n", d.Namespace, d.Pod(), "--", "sh", "-c", "ls -A "+d.mount())
+		r := Command(t, nil, "", "kubectl", "exec", "-n", d.Namespace, d.Pod(), "--", "sh", "-c", "ls -A "+d.Mount())
 		if r.Code != 0 || strings.Contains(r.Stdout, ".part") {
 			return r.Stdout + r.Stderr
 		}

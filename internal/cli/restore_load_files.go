@@ -1,0 +1,47 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"github.com/backsnap/kubectl-backsnap/internal/restore"
+)
+
+// planFiles plans how the dump comes to this machine, into a folder that goes
+// with the run, where it does not lie beside the server.
+func (r *restoring) planFiles(ctx context.Context, plan restore.LoadPlan) (err error) {
+	if plan.Live {
+		return nil
+	}
+	request := plan.Source()
+	request.Local = &restore.Local{File: "./"}
+	if r.plan, err = restore.MakePlan(ctx, r.cluster, request); err != nil {
+		return err
+	}
+	return restore.Check(ctx, r.cluster, r.plan)
+}
+
+// dumpFiles brings the dumps here.
+func (r *restoring) dumpFiles(ctx context.Context) (names map[string]string, remove func() error, err error) {
+	dir, err := os.MkdirTemp("", "backsnap-load-")
+	if err != nil {
+		return nil, nil, err
+	}
+	remove = func() error { return os.RemoveAll(dir) }
+	plan := r.plan
+	plan.Local = &restore.Local{File: dir, Folder: true}
+	names = map[string]string{}
+	f := restore.Fetching{Cluster: r.cluster, Follow: r.follow, Reach: r.reach, Now: r.env.Now}
+	for i := range plan.Volumes {
+		plan.Volumes[i].To = dir
+	}
+	brought, err := f.Fetch(ctx, plan, r.progress)
+	for _, b := range brought {
+		for i, name := range b.Dumps {
+			names[b.Volume.Dumps[i].Path] = name
+		}
+		err = errors.Join(err, b.Left)
+	}
+	return names, remove, err
+}
