@@ -2,7 +2,6 @@ package kube
 
 import (
 	"errors"
-	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -285,7 +284,7 @@ func TestAwaitIdle(t *testing.T) {
 		if _, err := f.core.CoreV1().Pods("shop").Create(t.Context(), using, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.AwaitIdle(t.Context(), "shop", []string{"data"}, nil, []catalog.App{mysqlApp}); !errors.Is(err, catalog.ErrRaised) || !strings.Contains(err.Error(), "mysql-0") {
+		if err := f.AwaitIdle(t.Context(), "shop", []string{"data"}, nil, []catalog.App{mysqlApp}); !errors.Is(err, catalog.ErrRaised) {
 			t.Errorf("scaled up meanwhile: %v", err)
 		}
 	})

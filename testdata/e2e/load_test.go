@@ -83,7 +83,7 @@ func TestLoadPostgres(t *testing.T) {
 	postgres := kit.Postgres(t, namespace, "postgres", kit.Options{})
 	postgres.SQL(t, `create role clerk login password 'x'; create table quiet as select i as id, md5(i::text) as what from generate_series(1, 20000) i; alter table quiet owner to clerk`)
 	want := postgres.SQL(t, postgresSum)
-	run := kit.Snapshot(t, 0, "-n", namespace, "--repository", "none", "statefulset/postgres")
+	kit.Snapshot(t, 0, "-n", namespace, "--repository", "none", "statefulset/postgres")
 	postgres.SQL(t, `delete from quiet where id > 10000`)
 	half := postgres.SQL(t, postgresSum)
 
@@ -119,7 +119,7 @@ func TestLoadPostgres(t *testing.T) {
 	}
 
 	// A statement that is wrong: all is as it was.
-	run = kit.Snapshot(t, 0, "-n", namespace, "--repository", "none", "statefulset/postgres")
+	run := kit.Snapshot(t, 0, "-n", namespace, "--repository", "none", "statefulset/postgres")
 	forge(t, postgres, run, "database shop", "drop table if exists quiet;\ncreate table other (id int);\ninsert into other values ('wrong');\n"+strings.Repeat("select 1;\n", 100))
 	for _, database := range []string{"shop", "shop=fresh"} {
 		failed := load(t, 1, "statefulset/postgres", "-n", namespace, "--yes", "--database", database)
