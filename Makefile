@@ -14,7 +14,7 @@ TOOL     = go tool -modfile=testdata/tools/go.mod
 # A test that fails is run once more, by itself: a real cluster on two cores can
 # be late. What fails twice is red, and so is a data race; what failed once is
 # shown.
-RETRY    = $(TOOL) gotestsum --format pkgname --hide-summary skipped --rerun-fails=1 --rerun-fails-max-failures=5 --rerun-fails-abort-on-data-race
+RETRY    = $(TOOL) gotestsum --format pkgname --hide-summary skipped --rerun-fails=1 --rerun-fails-max-failures=10 --rerun-fails-abort-on-data-race
 # ./... skips testdata, so its packages are named.
 PACKAGES = ./... ./testdata/cluster/... ./testdata/e2e/...
 # Each kind of use has a cluster of its own.

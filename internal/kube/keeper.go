@@ -11,6 +11,11 @@ import (
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 )
 
+// silentFor is how long a node may take beyond a pod's grace to end it. One that
+// works ends a pod late, too: not before it has given up pulling an image for
+// it, and it pulls one after the other.
+const silentFor = 5 * time.Minute
+
 // keeper says who keeps an object that was deleted; nil while that is not
 // known, and for how long to wait before it is asked again, zero for no more.
 type keeper func(context.Context) (held *catalog.Held, wait time.Duration)
@@ -50,10 +55,10 @@ func (c *Cluster) silentNode(namespace string, selected metav1.ListOptions, conc
 				since[pod.UID] = now
 			}
 			late := overdue(pod, now, since[pod.UID])
-			if late >= heldFor {
+			if late >= silentFor {
 				return &catalog.Held{Pod: pod.Name, Node: pod.Spec.NodeName}, 0
 			}
-			wait = max(wait, heldFor-late)
+			wait = max(wait, silentFor-late)
 		}
 		return nil, wait
 	}

@@ -36,9 +36,9 @@ func TestRemoveIsKeptByASilentNode(t *testing.T) {
 		pod  func() *corev1.Pod
 		took time.Duration
 	}{
-		{"deleted now: it has its grace, and half a minute", func() *corev1.Pod { return ending(0) }, time.Minute + heldFor},
+		{"deleted now: it has its grace, and some minutes", func() *corev1.Pod { return ending(0) }, time.Minute + silentFor},
 		{"deleted long ago", func() *corev1.Pod { return ending(time.Hour) }, heldFor},
-		{"by our clock it is deleted tomorrow", func() *corev1.Pod { return ending(-24 * time.Hour) }, time.Minute + 2*heldFor},
+		{"by our clock it is deleted tomorrow", func() *corev1.Pod { return ending(-24 * time.Hour) }, time.Minute + heldFor + silentFor},
 		{"not deleted", func() *corev1.Pod {
 			pod := ending(0)
 			pod.DeletionTimestamp = nil
