@@ -303,18 +303,24 @@ func (c *Cluster) HandVolume(ctx context.Context, v catalog.Volume, claim catalo
 		case ref == nil || string(ref.UID) != v.Claim.UID:
 			return nil, errors.New("another claim has it")
 		}
-		return map[string]any{
-			"metadata": map[string]any{"annotations": map[string]any{annotationBoundByController: nil}},
-			"spec": map[string]any{"claimRef": map[string]any{
-				"apiVersion": "v1", "kind": "PersistentVolumeClaim",
-				"namespace": claim.Namespace, "name": claim.Name, "uid": nil, "resourceVersion": nil,
-			}},
-		}, nil
+		return reserved(claim), nil
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	return nil
+}
+
+// reserved is the change of a volume that only a claim of that name, which is
+// yet to be made, may be bound to.
+func reserved(claim catalog.Claim) map[string]any {
+	return map[string]any{
+		"metadata": map[string]any{"annotations": map[string]any{annotationBoundByController: nil}},
+		"spec": map[string]any{"claimRef": map[string]any{
+			"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+			"namespace": claim.Namespace, "name": claim.Name, "uid": nil, "resourceVersion": nil,
+		}},
+	}
 }
 
 // LetVolume sets the reclaim policy and takes role and annotation off. A volume

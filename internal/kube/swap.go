@@ -159,13 +159,7 @@ func (c *Cluster) OfferVolume(ctx context.Context, v catalog.SwapVolume, claim c
 		case ref == nil || string(ref.UID) != v.Claim.UID:
 			return nil, errors.New("it is another claim's now")
 		}
-		return map[string]any{
-			"metadata": map[string]any{"annotations": map[string]any{annotationBoundByController: nil}},
-			"spec": map[string]any{"claimRef": map[string]any{
-				"apiVersion": "v1", "kind": "PersistentVolumeClaim",
-				"namespace": claim.Namespace, "name": claim.Name, "uid": nil, "resourceVersion": nil,
-			}},
-		}, nil
+		return reserved(claim), nil
 	})
 	if err != nil {
 		return fmt.Errorf("leave volume %s to claim %s/%s: %w", v.Name, claim.Namespace, claim.Name, err)

@@ -12,26 +12,26 @@ import (
 // budgetCopy is the design's: our throughput over that of bare restic.
 const budgetCopy = 0.95
 
+// contents are what volumes hold: much data, and many files.
+var contents = []struct{ name, size, fill string }{
+	{"2GiB", "3Gi", `mkdir random text
+		for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do head -c 67108864 /dev/urandom >random/$i; done
+		for i in 1 2 3 4 5 6 7 8; do seq "${i}0000000" "${i}9999999" | head -c 134217728 >text/$i; done`},
+	{"50000files", "1Gi", `for d in $(seq 1 50); do mkdir $d; for f in $(seq 1 1000); do echo "file $f of folder $d" >$d/$f; done; done`},
+}
+
 // BenchmarkCopy is a copy by us against `restic backup` in a pod of the same
 // size on a clone of the same snapshot. What counts is the time that restic
 // itself says it took: both sides start a pod. Each copy goes into an empty
 // repository of its own.
 func BenchmarkCopy(b *testing.B) {
-	for _, data := range []struct{ name, size, fill string }{
-		{"2GiB", "3Gi", `mkdir random text
-			for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do head -c 67108864 /dev/urandom >random/$i; done
-			for i in 1 2 3 4 5 6 7 8; do seq "${i}0000000" "${i}9999999" | head -c 134217728 >text/$i; done`},
-		{"50000files", "1Gi", `for d in $(seq 1 50); do mkdir $d; for f in $(seq 1 1000); do echo "file $f of folder $d" >$d/$f; done; done`},
-	} {
+	for _, data := range contents {
 		b.Run(data.name, func(b *testing.B) { measureCopy(b, data.size, data.fill) })
 	}
 }
 
 func measureCopy(b *testing.B, size, fill string) {
-	ns := kit.Namespace(b)
-	claim(b, ns, "data", size, "")
-	kit.Pod(b, ns, "filler", "data")
-	kit.Exec(b, ns, "filler", "set -e; cd /data; "+fill+"; sync")
+	ns := filled(b, size, fill)
 	snapshot := kit.Snapshot(b, 0, "data", "-n", ns, "--repository", "none").Of(b, "data").Snapshot
 	b.ResetTimer()
 	var by [2][]time.Duration
@@ -39,13 +39,28 @@ func measureCopy(b *testing.B, size, fill string) {
 		by[0] = append(by[0], bareCopy(b, ns, snapshot, size, i))
 		by[1] = append(by[1], ourCopy(b, ns))
 	}
+	compare(b, by)
+	ratio := median(by[0]).Seconds() / median(by[1]).Seconds()
+	b.Logf("budget: %.2f of restic's own throughput; we are at %.2f", budgetCopy, ratio)
+	b.ReportMetric(ratio, "x-restic")
+}
+
+// filled is a new namespace with a pod that has filled the claim `data`.
+func filled(b *testing.B, size, fill string) string {
+	b.Helper()
+	ns := kit.Namespace(b)
+	claim(b, ns, "data", size, "")
+	kit.Pod(b, ns, "filler", "data")
+	kit.Exec(b, ns, "filler", "set -e; cd /data; "+fill+"; sync")
+	return ns
+}
+
+// compare prints what bare restic and we have taken.
+func compare(b *testing.B, by [2][]time.Duration) {
 	b.Logf("%-8s %10s %10s %10s", "", "median", "fastest", "slowest")
 	for side, name := range []string{"restic", "by us"} {
 		b.Logf("%-8s %s", name, spread(by[side]))
 	}
-	ratio := median(by[0]).Seconds() / median(by[1]).Seconds()
-	b.Logf("budget: %.2f of restic's own throughput; we are at %.2f", budgetCopy, ratio)
-	b.ReportMetric(ratio, "x-restic")
 }
 
 // ourCopy snapshots the claim and copies it.

@@ -19,21 +19,13 @@ const budgetRestore = 1.1
 // an empty claim, from the moment that the two are asked for to the pod's end.
 // Both start one pod and make one volume.
 func BenchmarkRestore(b *testing.B) {
-	for _, data := range []struct{ name, size, fill string }{
-		{"2GiB", "3Gi", `mkdir random text
-			for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do head -c 67108864 /dev/urandom >random/$i; done
-			for i in 1 2 3 4 5 6 7 8; do seq "${i}0000000" "${i}9999999" | head -c 134217728 >text/$i; done`},
-		{"50000files", "1Gi", `for d in $(seq 1 50); do mkdir $d; for f in $(seq 1 1000); do echo "file $f of folder $d" >$d/$f; done; done`},
-	} {
+	for _, data := range contents {
 		b.Run(data.name, func(b *testing.B) { measureRestore(b, data.size, data.fill) })
 	}
 }
 
 func measureRestore(b *testing.B, size, fill string) {
-	ns := kit.Namespace(b)
-	claim(b, ns, "data", size, "")
-	kit.Pod(b, ns, "filler", "data")
-	kit.Exec(b, ns, "filler", "set -e; cd /data; "+fill+"; sync")
+	ns := filled(b, size, fill)
 	repository := kit.NewRepository(b, "bench")
 	run := kit.Snapshot(b, 0, "data", "-n", ns, "--backup-namespace", repository.Namespace, "--consistency", "crash")
 	copied := run.Of(b, "data").Copies[0].Snapshot
@@ -46,10 +38,7 @@ func measureRestore(b *testing.B, size, fill string) {
 		time.Sleep(rest)
 		by[1] = append(by[1], ourRestore(b, ns, repository, i))
 	}
-	b.Logf("%-8s %10s %10s %10s", "", "median", "fastest", "slowest")
-	for side, name := range []string{"restic", "by us"} {
-		b.Logf("%-8s %s", name, spread(by[side]))
-	}
+	compare(b, by)
 	ratio := median(by[1]).Seconds() / median(by[0]).Seconds()
 	b.Logf("budget: %.2f x bare restic; we are at %.2f", budgetRestore, ratio)
 	b.ReportMetric(ratio, "x-restic")
