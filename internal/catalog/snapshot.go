@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,7 +40,10 @@ type Snapshot struct {
 	Consistency Consistency // "" while it is being taken
 	Retain      string      // value of LabelRetain
 	DeleteAfter string      // value of LabelDeleteAfter: YYYY-MM-DD, or prune's mark
-	Pinned      bool
+	// Marked is when prune has set DeleteAfter; zero where it has not.
+	Marked   time.Time
+	Pinned   bool
+	PinnedAs string // value of LabelPin; "" for true
 	// Periods are the keys of the periods it stands for; nil or empty for none.
 	Periods map[Period]string
 
@@ -110,7 +114,7 @@ func (s Snapshot) Labels() map[string]string {
 	set(LabelRetain, s.Retain)
 	set(LabelDeleteAfter, s.DeleteAfter)
 	if s.Pinned {
-		labels[LabelPin] = "true"
+		labels[LabelPin] = cmp.Or(s.PinnedAs, "true")
 	}
 	for p, key := range s.Periods {
 		set(p.Label(), key)
@@ -152,14 +156,18 @@ func (s *Snapshot) ReadLabels(labels, annotations map[string]string) error {
 	s.Consistency = Consistency(labels[LabelConsistency])
 	s.Retain = labels[LabelRetain]
 	s.DeleteAfter = labels[LabelDeleteAfter]
-	_, s.Pinned = labels[LabelPin]
+	s.PinnedAs, s.Pinned = labels[LabelPin]
+	if s.PinnedAs == "true" {
+		s.PinnedAs = ""
+	}
 	s.Periods = map[Period]string{}
 	for _, p := range Periods {
 		if key := labels[p.Label()]; key != "" {
 			s.Periods[p] = key
 		}
 	}
-	return errors.Join(s.readRecord(annotations[AnnotationRecord]), s.readCopies(annotations[AnnotationCopies]), s.readProof(annotations[AnnotationVerified]))
+	return errors.Join(s.readRecord(annotations[AnnotationRecord]), s.readCopies(annotations[AnnotationCopies]), s.readProof(annotations[AnnotationVerified]),
+		s.readMark(annotations[AnnotationMarked]))
 }
 
 func (s *Snapshot) readProof(text string) error {

@@ -1,0 +1,73 @@
+package catalog
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// AnnotationKeep, on a claim or its namespace, is the policy by which prune
+// keeps its snapshots, `daily=7,weekly=4,monthly=12`.
+const AnnotationKeep = "backsnap.sh/keep"
+
+// AnnotationMarked stands beside a LabelDeleteAfter that prune has set, not a
+// person or --retain, and holds when. One that stands there without the label
+// says that a person has taken the mark off.
+const AnnotationMarked = "backsnap.sh/marked"
+
+// Unmarked is the value of LabelPin on what `prune --unmark` has saved.
+const Unmarked = "unmarked"
+
+// ErrChanged: it is not as it was when it was read.
+var ErrChanged = errors.New("it has changed since it was listed")
+
+// MarkUntil is the value of LabelDeleteAfter with which prune marks what is
+// swept from then on.
+func MarkUntil(t time.Time) string { return t.UTC().Format(deleteMoment) }
+
+// MarkedByPrune reports whether prune has set the date on s: a day is always a
+// person's, or that of --retain.
+func (s Snapshot) MarkedByPrune() bool {
+	_, err := time.Parse(deleteMoment, s.DeleteAfter)
+	return err == nil && !s.Marked.IsZero()
+}
+
+func (s *Snapshot) readMark(text string) error {
+	if text == "" {
+		return nil
+	}
+	var err error
+	if s.Marked, err = time.Parse(time.RFC3339, text); err != nil {
+		return fmt.Errorf("read mark of %s/%s: %w", s.Namespace, s.Name, err)
+	}
+	return nil
+}
+
+// Content is what matters of a VolumeSnapshotContent to those who remove
+// snapshots.
+type Content struct {
+	Name, UID, ResourceVersion string
+	Role                       Role
+	// Ours: it carries our labels, or at least the one that says so.
+	Ours           bool
+	Driver, Handle string // Handle is "" while the storage has given none
+	Policy         string // Delete or Retain: what becomes of the storage's snapshot when it goes
+	// Lent: prune has made Delete of Retain, to sweep it.
+	Lent bool
+	// Namespace, Snapshot and SnapshotUID are the VolumeSnapshot that it is
+	// bound to, or is to be: the UID is "" until then.
+	Namespace, Snapshot, SnapshotUID string
+	// Labels are those of ours that it mirrors.
+	Labels      map[string]string
+	Class       string
+	RestoreSize int64 // bytes; 0 where the driver gives none
+	Created     time.Time
+	Cut         time.Time // zero until the storage has taken it
+	Terminating bool
+	Err         string // the last error, which may pass
+}
+
+// Of reports whether c is the content of s: each names the other.
+func (c Content) Of(s Snapshot) bool {
+	return c.Name == s.Content && c.Namespace == s.Namespace && c.Snapshot == s.Name && c.SnapshotUID == s.UID
+}
