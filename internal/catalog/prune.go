@@ -10,6 +10,9 @@ import (
 // keeps its snapshots, `daily=7,weekly=4,monthly=12`.
 const AnnotationKeep = "backsnap.sh/keep"
 
+// AnnotationKeepCopies, beside it, is that of its copies.
+const AnnotationKeepCopies = "backsnap.sh/keep-copies"
+
 // AnnotationMarked stands beside a LabelDeleteAfter that prune has set, not a
 // person or --retain, and holds when. One that stands there without the label
 // says that a person has taken the mark off.
