@@ -1,7 +1,10 @@
 package catalog
 
 import (
+	"errors"
 	"fmt"
+	"regexp"
+	"strconv"
 	"time"
 )
 
@@ -31,16 +34,68 @@ func (p Period) Label() string { return "backsnap.sh/" + string(p) }
 func (p Period) Key(t time.Time) string {
 	switch p {
 	case Hourly:
-		return t.UTC().Format("2006-01-02T15Z")
+		t = t.UTC()
 	case Weekly:
 		year, week := t.ISOWeek()
 		return fmt.Sprintf("%04d-w%02d", year, week)
-	case Monthly:
-		return t.Format("2006-01")
-	case Yearly:
-		return t.Format("2006")
 	}
-	return t.Format(time.DateOnly)
+	return t.Format(p.form())
+}
+
+// Check is what is wrong with key, as a value of p's label: nil for one that
+// Key can give.
+func (p Period) Check(key string) error {
+	if form := p.form(); form != "" {
+		if t, err := time.Parse(form, key); err != nil || t.Format(form) != key {
+			return fmt.Errorf("label %s %q: want the form %s", p.Label(), key, p.Key(time.Date(2026, time.November, 22, 0, 0, 0, 0, time.UTC)))
+		}
+		return nil
+	}
+	if _, err := weekStart(key); err != nil {
+		return fmt.Errorf("label %s %q: %w", p.Label(), key, err)
+	}
+	return nil
+}
+
+// form is how p's keys are laid out, for package time; "" for weeks, which it
+// does not know.
+func (p Period) form() string {
+	switch p {
+	case Hourly:
+		return "2006-01-02T15Z"
+	case Weekly:
+		return ""
+	case Monthly:
+		return "2006-01"
+	case Yearly:
+		return "2006"
+	}
+	return time.DateOnly
+}
+
+// weekStart is the Monday of a weekly key, in UTC. A week that its year does
+// not have is an error.
+func weekStart(key string) (time.Time, error) {
+	if !weekForm.MatchString(key) {
+		return time.Time{}, errors.New("want the form 2026-w47")
+	}
+	year, _ := strconv.Atoi(key[:4])
+	week, _ := strconv.Atoi(key[6:])
+	monday := mondayOf(year, week)
+	if Weekly.Key(monday) != key {
+		return time.Time{}, errors.New("that year has no such week")
+	}
+	return monday, nil
+}
+
+var weekForm = regexp.MustCompile(`^[0-9]{4}-w[0-9]{2}$`)
+
+// mondayOf is the first day of that ISO week, in UTC: 4 January is always in
+// week 1.
+func mondayOf(year, week int) time.Time {
+	fourth := time.Date(year, time.January, 4, 0, 0, 0, 0, time.UTC)
+	sinceMonday := (int(fourth.Weekday()) + 6) % 7
+	return fourth.AddDate(0, 0, (week-1)*7-sinceMonday)
 }
 
 // FreePeriods are the periods that the set of claims cut at t, one namespace's

@@ -31,8 +31,7 @@ func MarkUntil(t time.Time) string { return t.UTC().Format(deleteMoment) }
 // MarkedByPrune reports whether prune has set the date on s: a day is always a
 // person's, or that of --retain.
 func (s Snapshot) MarkedByPrune() bool {
-	_, err := time.Parse(deleteMoment, s.DeleteAfter)
-	return err == nil && !s.Marked.IsZero()
+	return IsMoment(s.DeleteAfter) && !s.Marked.IsZero()
 }
 
 func (s *Snapshot) readMark(text string) error {

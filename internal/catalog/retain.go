@@ -86,6 +86,13 @@ func (r Retain) DeleteAfter(t time.Time) string {
 // label's value may hold no colon.
 const deleteMoment = "20060102T150405Z"
 
+// IsMoment reports whether a value of LabelDeleteAfter is a moment, as those of
+// prune's marks and of hours are, and no day.
+func IsMoment(value string) bool {
+	_, err := time.Parse(deleteMoment, value)
+	return err == nil
+}
+
 // ReadDeleteAfter is the moment from which a snapshot with that value of
 // LabelDeleteAfter is kept no longer: the end of the day in zone, or the
 // moment itself. Anything else is an error.

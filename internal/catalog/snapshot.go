@@ -66,6 +66,10 @@ type Snapshot struct {
 	// tell of it.
 	CopyOnly bool
 
+	// BackupNS: its labels are those that backup-ns wrote. It has no run and no
+	// record.
+	BackupNS bool
+
 	Terminating bool
 	// Held are the finalizers that keep it, where it is Terminating and all of
 	// them are others' than Kubernetes' own.

@@ -1,6 +1,3 @@
-// Package retention decides which restore points stay, which are marked and
-// which are swept, with a reason for each. It is pure: it reads neither the
-// clock nor a cluster, and what it decides is done by others.
 package retention
 
 import (
@@ -13,11 +10,11 @@ import (
 // as snapshots or as copies in a repository.
 type Point struct {
 	Namespace string
-	// Name is the run; the snapshot's own name where it is of none, as those of
-	// backup-ns are. Namespace, App and Name name a point.
+	// Name is the run; the snapshot's own name where it has no record, as those
+	// of backup-ns. Namespace, App and Name name a point.
 	Name string
 	App  string // as in catalog.Record.App; "" where nothing says
-	// Members are its claims' parts that there are, sorted by claim; one a claim.
+	// Members are its claims' parts that there are, sorted by claim.
 	Members []Member
 	// Cut is when the last of them was cut. Zero where nothing was.
 	Cut time.Time
@@ -31,7 +28,7 @@ type Point struct {
 // Member is one claim's part of a point, and what its labels say. Labels are
 // the truth, and a person may set them on one member alone.
 type Member struct {
-	Claim string
+	Name, Claim string // of the VolumeSnapshot, and of its source
 	// UID is the claim's; "" where it is not known.
 	UID         string
 	Retain      string // value of catalog.LabelRetain
@@ -41,7 +38,7 @@ type Member struct {
 	// as DeleteAfter that is prune's mark; beside a day, a person has set another
 	// date since; beside none, a person has taken the mark off.
 	Marked time.Time
-	Pinned      bool
+	Pinned bool
 	// BackupNS: backup-ns wrote the labels. It signs no marks, so that a date on
 	// a calendar snapshot is taken for its pruner's and not for a person's.
 	BackupNS bool
@@ -79,7 +76,7 @@ const (
 	Keep   Decision = "keep"
 	Mark   Decision = "mark"   // set delete-after and the annotation on all members, anew where some have them
 	Marked Decision = "marked" // has been, and its grace has not passed
-	Unmark Decision = "unmark" // kept, and prune's mark is to be taken off all members
+	Unmark Decision = "unmark" // kept, and prune's mark is to be taken off all members: label and annotation
 	Sweep  Decision = "sweep"
 	Leave  Decision = "leave" // not judged
 )
@@ -114,29 +111,3 @@ type Rules struct {
 	// whatever else holds; less than 1 is 1.
 	MinKeep int
 }
-
-// Options are how Points reads snapshots.
-type Options struct {
-	// Zone is where the days of all points begin; nil is each one's own, as its
-	// record has it, and Local where it has none. Nil for both is UTC.
-	Zone, Local *time.Location
-	// Alive are the runs that are still at work: what is not ready of them is
-	// no failure. May be nil.
-	Alive func(catalog.Run) bool
-}
-
-// The seam, until the bodies stand in files of their own:
-//
-//	// Points are the restore points that snapshots make, the newest first:
-//	// those of a cluster, or copies as a listing of a repository gives them.
-//	// What has a role is none, but for safety snapshots.
-//	func Points(snapshots []catalog.Snapshot, o Options) []Point
-//
-//	// Judge decides of each point, the newest first. Points of several apps
-//	// and namespaces may be mixed: they are judged apart.
-//	func Judge(points []Point, rules Rules, now time.Time) []Verdict
-//
-//	// Calendar is points as the calendar alone would have them: each good one
-//	// stands for the periods of its cut that no earlier one of its claims
-//	// stands for. It is for copies in a repository, which carry no labels.
-//	func Calendar(points []Point) []Point
