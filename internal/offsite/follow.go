@@ -7,6 +7,7 @@ import (
 	"math"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
@@ -27,7 +28,7 @@ func patienceWith(t restic.Trouble) patience {
 		return patience{}
 	case "CreateContainerConfigError": // the kubelet says so too while its own cache is behind
 		return patience{0, 15 * time.Second}
-	case "image", "CreateContainerError", "RunContainerError":
+	case takesTurns, "CreateContainerError", "RunContainerError":
 		return patience{0, time.Minute}
 	case "Unschedulable": // for a second every pod is that waits for its volume
 		return patience{10 * time.Second, 5 * time.Minute}
@@ -37,6 +38,10 @@ func patienceWith(t restic.Trouble) patience {
 	return patience{3 * time.Second, 5 * time.Minute}
 }
 
+// takesTurns is the kind of ErrImagePull and ImagePullBackOff, which are one
+// trouble told in two ways: the first says why.
+const takesTurns = "image"
+
 // kind is the reason, but for two that take turns with one another, and for
 // waiting until another mover has left the node, which is as it should be.
 func kind(t restic.Trouble) string {
@@ -44,7 +49,7 @@ func kind(t restic.Trouble) string {
 		return "slot"
 	}
 	if t.Reason == "ErrImagePull" || t.Reason == "ImagePullBackOff" {
-		return "image"
+		return takesTurns
 	}
 	return t.Reason
 }
@@ -79,10 +84,13 @@ type follower struct {
 
 	giveUp  context.CancelCauseFunc
 	reading sync.WaitGroup
-	pod     string // the last one
-	log     string // pod whose log is read
-	trouble string // kind of the one that lasts, "" for none
-	timers  []*time.Timer
+	pod     string                         // the last one
+	log     string                         // pod whose log is read
+	lasting string                         // kind of the trouble that lasts, "" for none
+	trouble atomic.Pointer[restic.Trouble] // what was said of it last
+	told    sync.Map                       // what was said of it and told
+	telling *time.Timer
+	ending  *time.Timer
 }
 
 // Attend is follower for a mover that another verb has started: it returns when
@@ -128,31 +136,49 @@ func (f *follower) see(ctx context.Context, s restic.Sight) {
 		f.giveUp(&troubled{trouble})
 		return
 	}
-	if kind(trouble) == f.trouble {
-		return
-	}
-	f.calm()
-	f.trouble = kind(trouble)
 	wait := patienceWith(trouble)
 	if wait.giveUp == 0 {
 		f.giveUp(&troubled{trouble})
 		return
 	}
-	warning := catalog.Event{State: catalog.Warning, Pod: s.Pod, Message: trouble.String()}
-	if wait.tell == 0 {
-		f.tell(warning)
-	} else {
-		f.timers = append(f.timers, time.AfterFunc(wait.tell, func() { f.tell(warning) }))
+	if kind(trouble) != f.lasting {
+		f.calm()
+		f.lasting = kind(trouble)
+		f.ending = time.AfterFunc(wait.giveUp, func() { f.giveUp(&troubled{*f.trouble.Load()}) })
+	} else if last := f.trouble.Load(); last.Message == trouble.Message || f.lasting == takesTurns {
+		return
 	}
-	f.timers = append(f.timers, time.AfterFunc(wait.giveUp, func() { f.giveUp(&troubled{trouble}) }))
+	f.trouble.Store(&trouble)
+	f.warn(s.Pod, trouble, wait.tell)
+}
+
+// warn tells a trouble that lasts for so long, once. A mount may first want for
+// its claim and then for its Secret: both are of one kind, and both are told.
+func (f *follower) warn(pod string, trouble restic.Trouble, after time.Duration) {
+	if f.telling != nil {
+		f.telling.Stop()
+	}
+	tell := func() {
+		if _, known := f.told.LoadOrStore(trouble.Message, true); !known {
+			f.tell(catalog.Event{State: catalog.Warning, Pod: pod, Message: trouble.String()})
+		}
+	}
+	if after == 0 {
+		tell()
+		return
+	}
+	f.telling = time.AfterFunc(after, tell)
 }
 
 // calm forgets the trouble.
 func (f *follower) calm() {
-	for _, timer := range f.timers {
-		timer.Stop()
+	for _, timer := range []*time.Timer{f.telling, f.ending} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
-	f.timers, f.trouble = nil, ""
+	f.lasting = ""
+	f.told.Clear()
 }
 
 // progress reads the log of pod until it ends or ctx is done. A log that

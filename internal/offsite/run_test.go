@@ -478,6 +478,7 @@ func TestTroubles(t *testing.T) {
 	nodes := restic.Trouble{Reason: "Unschedulable", Message: "no nodes"}
 	slot := restic.Trouble{Reason: "Unschedulable", Message: "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules"}
 	mount := restic.Trouble{Reason: "FailedMount", Message: "no device"}
+	secret := restic.Trouble{Reason: "FailedMount", Message: "no secret"}
 	type sight struct {
 		after   time.Duration // since the one before
 		trouble *restic.Trouble
@@ -524,6 +525,18 @@ func TestTroubles(t *testing.T) {
 			sights: []sight{{0, &nodes}, {4 * time.Minute, &mount}},
 			after:  9 * time.Minute, code: catalog.CodeMover, cause: "FailedMount: no device",
 			events: []string{"warning Unschedulable: no nodes", "warning FailedMount: no device"},
+		},
+		{
+			name:   "another of the same kind is told too, once, and is what the copy is given up with",
+			sights: []sight{{0, &mount}, {4 * time.Second, &secret}, {4 * time.Second, &mount}, {4 * time.Second, &secret}},
+			after:  5 * time.Minute, code: catalog.CodeMover, cause: "FailedMount: no secret",
+			events: []string{"warning FailedMount: no device", "warning FailedMount: no secret"},
+		},
+		{
+			name:   "another of the same kind at once leaves the first untold",
+			sights: []sight{{0, &mount}, {time.Second, &secret}},
+			after:  5 * time.Minute, code: catalog.CodeMover, cause: "FailedMount: no secret",
+			events: []string{"warning FailedMount: no secret"},
 		},
 		{
 			name:   "what passes at once is not told",

@@ -132,7 +132,9 @@ call() {
 	fi
 	await "$child"
 	ended=$code
-	if [ -n "$stopped" ] && [ "$ended" -eq 143 ]; then ended=130; fi
+	# A restic that is told to end names what it was about as the cause: one
+	# that was trying its keys says that the password is wrong (0.19.1).
+	if [ -n "$stopped" ] && [ "$ended" -ne 0 ] && [ "$ended" -ne 3 ]; then ended=130; fi
 	until [ -e "$pipe.armed" ]; do doze; done
 	if [ -e "$pipe.$step.late" ]; then ended=124; fi
 	# An alarm that loses this signal, since it has only just begun, strikes

@@ -400,8 +400,19 @@ esac`
 }
 
 func TestMoverStoppedBeforeResticMinds(t *testing.T) {
+	stopped(t, `: >"$DIR/up"; exec sleep 1000`)
+}
+
+// TestMoverStoppedWhileKeysAreTried: restic then says that the password is
+// wrong, after which no other attempt would be made.
+func TestMoverStoppedWhileKeysAreTried(t *testing.T) {
+	stopped(t, `trap 'exit 12' TERM; : >"$DIR/up"; while :; do sleep 0.1; done`)
+}
+
+// stopped: a mover that is stopped while this restic looks at the repository.
+func stopped(t *testing.T, restic string) {
 	inShells(t, func(t *testing.T, c *container) {
-		c.restic = `: >"$DIR/up"; exec sleep 1000`
+		c.restic = restic
 		cmd := c.command("backup", "backup")
 		must(t, cmd.Start())
 		await(t, filepath.Join(c.dir, "up"))
