@@ -101,6 +101,11 @@ func (v Volume) Waits() bool { return v.Way != Fill && v.Class.WaitsForConsumer 
 // catalog.Failure: nothing to restore from, a name that is taken, a class that
 // is not there, a size that is too small.
 func MakePlan(ctx context.Context, c Cluster, r Request) (Plan, error) {
+	return makePlan(ctx, c, r, restoredName)
+}
+
+// makePlan is MakePlan with the default names of new claims.
+func makePlan(ctx context.Context, c Cluster, r Request, names called) (Plan, error) {
 	r.ToNamespace = cmp.Or(r.ToNamespace, r.Target.Namespace)
 	r, err := selecting(r)
 	if err != nil {
@@ -113,7 +118,7 @@ func MakePlan(ctx context.Context, c Cluster, r Request) (Plan, error) {
 	if r.Local != nil && slices.Contains(f.inventory.Lost, r.ToNamespace) {
 		r.ToNamespace = r.BackupNamespace // nothing is made there, so another will do
 	}
-	p := planner{Request: r, inventory: f.inventory, cluster: c, classes: map[string]catalog.StorageClass{}}
+	p := planner{Request: r, inventory: f.inventory, cluster: c, classes: map[string]catalog.StorageClass{}, called: names}
 	plan := Plan{Request: r, Chosen: f.Chosen, Passed: f.Passed, Lacking: f.Lacking, Asked: f.Asked}
 	if plan.Makes, err = p.makes(); err != nil {
 		return Plan{}, err
@@ -164,6 +169,7 @@ type planner struct {
 	cluster   Cluster
 	classes   map[string]catalog.StorageClass // by name, those that were read
 	own       bool                            // the claims get the names that they had
+	called    called                          // where they do not
 }
 
 // volume plans the claim that point is restored to.
@@ -305,13 +311,22 @@ func (p *planner) name(claim string) string {
 	if p.own {
 		return cmp.Or(p.ToClaim, claim)
 	}
-	return cmp.Or(p.ToClaim, restoredName(claim, p.Run))
+	return cmp.Or(p.ToClaim, p.called(claim, p.Run))
 }
 
-// restoredName is the default name of a new claim.
+// called is what a new claim with the data of claim is called.
+type called func(claim string, run catalog.Run) string
+
+// restoredName is the default name of a new claim that a person is to use.
 func restoredName(claim string, run catalog.Run) string {
 	const form = len("20261122-011500")
 	return catalog.Shorten(claim, 253-len("-restored-")-form) + "-restored-" + string(run)[:min(form, len(run))]
+}
+
+// passingName is that of a claim that is gone once its volume has found its
+// place: no other run has the same, however soon it begins.
+func passingName(claim string, run catalog.Run) string {
+	return catalog.SnapshotName(claim+"-restored", run)
 }
 
 // workName is what everything is called that is made on the way to claim in

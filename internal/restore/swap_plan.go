@@ -47,7 +47,7 @@ func MakeSwapPlan(ctx context.Context, c SwapCluster, r SwapRequest) (SwapPlan, 
 	if err := checkTarget(r.Target); err != nil {
 		return SwapPlan{}, err
 	}
-	plan, err := MakePlan(ctx, c, r.Request)
+	plan, err := makePlan(ctx, c, r.Request, passingName)
 	if err != nil {
 		return SwapPlan{}, err
 	}

@@ -19,7 +19,7 @@ import (
 const (
 	liveNow  = "live data (Delete), live logs (Delete), 2 replicas"
 	setNow   = "set data (Delete), set logs (Delete), 2 replicas"
-	otherRun = catalog.Run("20261122-101500-y8l3")
+	otherRun = catalog.Run("20261122-091500-y8l3") // in the same second
 )
 
 var (
