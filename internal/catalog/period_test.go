@@ -183,3 +183,27 @@ func TestFreePeriodsAreThoseOfTheRunsZone(t *testing.T) {
 		t.Errorf("free periods (-want +got):\n%s", diff)
 	}
 }
+
+func TestPeriodCheck(t *testing.T) {
+	for moment := in(t, "2009-12-01T00:30", "UTC"); moment.Year() < 2030; moment = moment.Add(37 * time.Hour) {
+		for _, p := range catalog.Periods {
+			if err := p.Check(p.Key(moment)); err != nil {
+				t.Fatalf("%s: %v", p, err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		period catalog.Period
+		key    string
+	}{
+		{"hourly", "2026-11-22"}, {"hourly", "2026-11-22T24Z"}, {"hourly", "2026-11-22T01"}, {"hourly", "2026-11-22T01z"},
+		{"daily", "2026-2-3"}, {"daily", "2026-02-29"}, {"daily", "yesterday"}, {"daily", "2026-11"}, {"daily", " 2026-11-22"},
+		{"weekly", "w47"}, {"weekly", "2026-w0"}, {"weekly", "2026-w00"}, {"weekly", "2026-w54"}, {"weekly", "2025-w53"}, {"weekly", "2026-W47"}, {"weekly", "2026-w47 "},
+		{"monthly", "2026-13"}, {"monthly", "2026-1"}, {"monthly", "2026"},
+		{"yearly", "26"}, {"yearly", "2026-11"}, {"yearly", ""},
+	} {
+		if c.period.Check(c.key) == nil {
+			t.Errorf("%s %q passes", c.period, c.key)
+		}
+	}
+}
