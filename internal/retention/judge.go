@@ -117,7 +117,7 @@ func (j judging) count(points []Point) {
 			continue
 		}
 		for _, m := range p.Members {
-			if m.DeleteAfter != "" && !m.marked() {
+			if m.dated() {
 				continue
 			}
 			for period, key := range m.Periods {
@@ -205,7 +205,18 @@ func (j judging) verdict(p Point, stays bool, wrong error) Verdict {
 	if v.Decision == Keep && slices.ContainsFunc(p.Members, Member.marked) {
 		v.Decision = Unmark
 	}
+	v.On = on(p, v.Decision)
 	return v
+}
+
+// on are the members of p on which decision is to be written.
+func on(p Point, decision Decision) (names []string) {
+	for _, m := range p.Members {
+		if decision == Mark && !m.dated() || decision == Unmark && m.marked() {
+			names = append(names, m.Name)
+		}
+	}
+	return names
 }
 
 // protection says why p stays whatever else holds.

@@ -42,7 +42,7 @@ func (j judging) opinion(p Point, m Member) opinion {
 	}
 	living, dead := j.periods(p, m)
 	switch {
-	case m.DeleteAfter != "" && !m.marked():
+	case m.dated():
 		return j.dated(p, m, o, living)
 	case p.State == Failed:
 		return j.condemned(p, m, o, p.Because)
@@ -164,6 +164,9 @@ func (m Member) marked() bool {
 	}
 	return !m.Marked.IsZero() && catalog.IsMoment(m.DeleteAfter)
 }
+
+// dated reports whether a person, or --retain, has set the date of m.
+func (m Member) dated() bool { return m.DeleteAfter != "" && !m.marked() }
 
 func (p Point) zone() *time.Location {
 	if p.Zone == nil {

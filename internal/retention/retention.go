@@ -74,9 +74,9 @@ type Decision string
 // The decisions. Only Mark, Unmark and Sweep are something to do.
 const (
 	Keep   Decision = "keep"
-	Mark   Decision = "mark"   // set delete-after and the annotation on all members, anew where some have them
+	Mark   Decision = "mark"   // set delete-after and the annotation, on the members of Verdict.On
 	Marked Decision = "marked" // has been, and its grace has not passed
-	Unmark Decision = "unmark" // kept, and prune's mark is to be taken off all members: label and annotation
+	Unmark Decision = "unmark" // kept, and prune's mark is to be taken off the members of Verdict.On: label and annotation
 	Sweep  Decision = "sweep"
 	Leave  Decision = "leave" // not judged
 )
@@ -89,6 +89,9 @@ type Verdict struct {
 	// `copied`, `newest`; "" where nothing does.
 	KeptAs string
 	Reason string // for a person: `daily 2/7`
+	// On are the names of the members that Mark or Unmark is for, sorted by
+	// claim: a person's date is never written over, nor taken off.
+	On []string
 	// When is the moment from which it may be swept: of Mark (the mark to be
 	// set), Marked and Sweep, and of Keep where a date keeps it; else zero.
 	When time.Time
