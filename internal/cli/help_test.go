@@ -32,7 +32,7 @@ func TestHelpIsKubectls(t *testing.T) {
 }
 
 // examples are the command lines in the help of all commands, and those of the
-// documentation that hold no placeholder.
+// documentation that hold no placeholder, without what is the shell's.
 func examples(t *testing.T) []string {
 	t.Helper()
 	var lines []string
@@ -41,7 +41,10 @@ func examples(t *testing.T) []string {
 			line = strings.TrimPrefix(strings.TrimSpace(line), "$ ")
 			if args, ok := strings.CutPrefix(line, "kubectl backsnap "); ok {
 				args, _, _ = strings.Cut(args, " #")
-				lines = append(lines, strings.TrimSpace(args))
+				args, _, _ = strings.Cut(args, " >")
+				if !strings.Contains(args, "$(") {
+					lines = append(lines, strings.ReplaceAll(strings.TrimSpace(args), "'", ""))
+				}
 			}
 		}
 	}
