@@ -62,6 +62,8 @@ type Failure struct {
 	Cause   error  // may be nil
 	State   string // `app running, not frozen; nothing created`
 	Next    string // one command, or what to do in words
+	// Manifest is what may be applied to mend it, "" for nothing.
+	Manifest string
 }
 
 // Error is the message with its cause.
@@ -74,6 +76,15 @@ func (f *Failure) Error() string {
 
 // Unwrap is the cause.
 func (f *Failure) Unwrap() error { return f.Cause }
+
+// Mend is the manifest of the first Failure in f's tree that has one.
+func (f *Failure) Mend() string {
+	var inner *Failure
+	if f.Manifest == "" && errors.As(f.Cause, &inner) {
+		return inner.Mend()
+	}
+	return f.Manifest
+}
 
 // CodeOf is the code of the first Failure in err's tree, "" if there is none.
 func CodeOf(err error) Code {

@@ -213,14 +213,7 @@ func (c *copying) checkRights(ctx context.Context, rights []catalog.Right, names
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	var names []string
-	for _, right := range missing {
-		names = append(names, "cannot "+right.String())
-	}
-	return &catalog.Failure{
-		Code: catalog.CodeForbidden, Message: "rights are missing", Cause: errors.New(strings.Join(names, "; ")),
-		State: "nothing changed", Next: "ask for a Role with these rights, or leave the copy out with --repository=none",
-	}
+	return catalog.Forbidden(missing, "leave the copy out with --repository=none")
 }
 
 // lock takes the namespaces for this run, and a slot of this machine.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 )
@@ -171,4 +172,7 @@ func printOne(w io.Writer, err error) {
 	line("state", f.State)
 	line("next", f.Next)
 	line("docs", "docs/troubleshooting.md#"+string(f.Code))
+	for text := range strings.Lines(f.Mend()) {
+		fmt.Fprintln(w, printable(strings.TrimSuffix(text, "\n")))
+	}
 }

@@ -53,6 +53,8 @@ type blamed struct {
 	Error string       `json:"error,omitempty"`
 	Code  catalog.Code `json:"code,omitempty"`
 	Next  string       `json:"next,omitempty"`
+	// Manifest is what may be applied to mend it.
+	Manifest string `json:"manifest,omitempty"`
 }
 
 type dumpDoc struct {
@@ -140,7 +142,7 @@ func (b *blamed) blame(err error) {
 	b.Error, b.Code = err.Error(), catalog.CodeOf(err)
 	var f *catalog.Failure
 	if errors.As(err, &f) {
-		b.Next = f.Next
+		b.Next, b.Manifest = f.Next, f.Mend()
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -48,8 +49,6 @@ func (o *restoreOptions) wantFiles(env *Env, r *restore.Request) (err error) {
 		return nil
 	case o.toPVC != "" || o.toNamespace != "":
 		return errors.New("--to-pvc and --to-namespace are for new claims: want them, or --to-dir or --dump-to")
-	case o.dryRun == "server":
-		return errors.New("--dry-run=server is for new claims: want client")
 	case o.output.format == "name":
 		return errors.New("output format \"name\" is for what is made in the cluster")
 	case o.dumpTo == "-" && o.output.format != "":
@@ -122,7 +121,7 @@ func (r *restoring) fetch(ctx context.Context) (doc filesDoc, err error) {
 		return doc, err
 	}
 	if r.dry() {
-		return r.plannedFiles(), nil
+		return r.triedFiles(ctx)
 	}
 	if r.progress.text() {
 		r.printFilesPlan(r.env.Err)
@@ -145,11 +144,8 @@ func (r *restoring) fetch(ctx context.Context) (doc filesDoc, err error) {
 func (r *restoring) sweepFiles(ctx context.Context) {
 	s := &sweeper{cluster: r.cluster, now: r.env.Now, watcher: r.progress, run: r.request.Run, namespaces: []string{r.plan.ToNamespace}}
 	for _, v := range r.plan.Volumes {
-		place := v.Claim.Namespace
-		if v.Way == restore.Fill {
-			place = r.plan.BackupNamespace
-		}
-		if len(s.places) == 0 || s.places[len(s.places)-1] != place {
+		place := r.plan.Place(v)
+		if !slices.Contains(s.places, place) {
 			s.places = append(s.places, place)
 		}
 	}

@@ -79,6 +79,8 @@ func (r *restoring) plannedFiles() filesDoc {
 		item.State = statePlanned
 		doc.Items = append(doc.Items, item)
 	}
+	doc.lack(r.plan)
+	doc.ExitCode = exitOf(true, doc.failures)
 	return doc
 }
 
@@ -104,14 +106,7 @@ func (r *restoring) filesDocument(brought []restore.Brought, err error) filesDoc
 		usable = usable || b.Err == nil
 	}
 	doc.failures = split(err)
-	for _, l := range r.plan.Lacking {
-		for _, claim := range l.Claims {
-			item := filesItem{Namespace: r.request.Target.Namespace, Claim: claim, State: string(restore.Failed), From: fromDoc{App: l.App, Claim: claim}}
-			item.blame(l.Err)
-			doc.Items = append(doc.Items, item)
-		}
-		doc.failures = append(doc.failures, l.Err)
-	}
+	doc.lack(r.plan)
 	doc.ExitCode = exitOf(usable, doc.failures)
 	doc.Result = resultName(doc.ExitCode, usable)
 	return doc

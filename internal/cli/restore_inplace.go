@@ -210,12 +210,7 @@ func (s *swapping) trySwap(ctx context.Context) error {
 	if err := restore.CheckSwap(ctx, s.cluster, s.plan); err != nil {
 		return err
 	}
-	for _, v := range s.plan.Volumes {
-		if err := s.plan.Try(ctx, s.cluster, v); err != nil {
-			return refused(err, fmt.Sprintf("%s not restored in place: the server would refuse its new volume", v.Snapshot.Claim))
-		}
-	}
-	return nil
+	return s.mayTry(ctx)
 }
 
 // confirm wants the name of what is about to be replaced.

@@ -154,7 +154,7 @@ func (r *restoring) loadDump(ctx context.Context) (doc loadDoc, err error) {
 		if r.printer == nil {
 			r.printLoadPlan(r.env.Out, plan)
 		}
-		return r.plannedLoad(plan), nil
+		return r.plannedLoad(plan), r.tryLoad(ctx, plan)
 	}
 	if r.progress.text() {
 		r.printLoadPlan(r.env.Err, plan)

@@ -22,6 +22,18 @@ func (r *restoring) planFiles(ctx context.Context, plan restore.LoadPlan) (err e
 	return restore.Check(ctx, r.cluster, r.plan)
 }
 
+// tryLoad asks the server whether it would make what it takes to bring the dump
+// here, where that was asked for.
+func (r *restoring) tryLoad(ctx context.Context, plan restore.LoadPlan) error {
+	if r.options.dryRun != "server" {
+		return nil
+	}
+	if err := r.planFiles(ctx, plan); err != nil {
+		return err
+	}
+	return r.mayTry(ctx)
+}
+
 // dumpFiles brings the dumps here.
 func (r *restoring) dumpFiles(ctx context.Context) (names map[string]string, remove func() error, err error) {
 	dir, err := os.MkdirTemp("", "backsnap-load-")

@@ -81,14 +81,30 @@ func (r *restoring) without(chosen restore.Chosen) string {
 	return ", without " + strings.Join(newer, ", ")
 }
 
+// lacking calls add with each claim of the apps of which nothing is restored, and
+// returns why, an error an app.
+func lacking(p restore.Plan, add func(from fromDoc, why blamed)) (failures []error) {
+	for _, l := range p.Lacking {
+		var why blamed
+		why.blame(l.Err)
+		for _, claim := range l.Claims {
+			add(fromDoc{App: l.App, Claim: claim}, why)
+		}
+		failures = append(failures, l.Err)
+	}
+	return failures
+}
+
 // lack adds the apps of which nothing is restored to the document.
 func (d *restoreDoc) lack(p restore.Plan) {
-	for _, l := range p.Lacking {
-		for _, claim := range l.Claims {
-			item := restoreItem{Namespace: p.ToNamespace, Claim: claim, State: string(restore.Failed), From: fromDoc{App: l.App, Claim: claim}}
-			item.blame(l.Err)
-			d.Items = append(d.Items, item)
-		}
-		d.failures = append(d.failures, l.Err)
-	}
+	d.failures = append(d.failures, lacking(p, func(from fromDoc, why blamed) {
+		d.Items = append(d.Items, restoreItem{Namespace: p.ToNamespace, Claim: from.Claim, State: string(restore.Failed), From: from, blamed: why})
+	})...)
+}
+
+// lack is the same of files.
+func (d *filesDoc) lack(p restore.Plan) {
+	d.failures = append(d.failures, lacking(p, func(from fromDoc, why blamed) {
+		d.Items = append(d.Items, filesItem{Namespace: p.Target.Namespace, Claim: from.Claim, State: string(restore.Failed), From: from, blamed: why})
+	})...)
 }

@@ -280,6 +280,8 @@ func TestExecForbidden(t *testing.T) {
 		Code:    catalog.CodeForbidden,
 		Message: "exec: you may not create pods/exec in shop",
 		Next:    "ask for that right, and see whether you have it: kubectl auth can-i create pods --subresource=exec -n shop",
+
+		Manifest: catalog.Roles([]catalog.Right{{Verb: "create", Resource: "pods/exec", Namespace: "shop"}}),
 	}, failure)
 	equal(t, "user agents", []string{"kubectl-backsnap/v1.2.3", "kubectl-backsnap/v1.2.3"}, refusal.agents)
 }

@@ -40,11 +40,17 @@ func explain(err error, doing string, right catalog.Right) error {
 }
 
 func forbidden(err error, doing string, right catalog.Right) error {
+	wanted := right
+	if right.Namespace == everywhere {
+		wanted.Namespace = ""
+	}
 	return &catalog.Failure{
 		Code:    catalog.CodeForbidden,
 		Message: fmt.Sprintf("%s: you may not %s", doing, right),
 		Cause:   err,
 		Next:    "ask for that right, and see whether you have it: " + canI(right),
+
+		Manifest: catalog.Roles([]catalog.Right{wanted}),
 	}
 }
 

@@ -339,6 +339,8 @@ func TestInventoryFailures(t *testing.T) {
 				Code: catalog.CodeForbidden, Message: "list pods: you may not list pods in shop", Cause: denied("list", "", "pods"),
 				State: "nothing changed",
 				Next:  "ask for that right, and see whether you have it: kubectl auth can-i list pods -n shop",
+
+				Manifest: catalog.Roles([]catalog.Right{{Verb: "list", Resource: "pods", Namespace: "shop"}}),
 			},
 		},
 		{
@@ -350,6 +352,8 @@ func TestInventoryFailures(t *testing.T) {
 				Cause: denied("list", "", "persistentvolumeclaims"),
 				State: "nothing changed",
 				Next:  "ask for that right, and see whether you have it: kubectl auth can-i list persistentvolumeclaims -A",
+
+				Manifest: catalog.Roles([]catalog.Right{{Verb: "list", Resource: "persistentvolumeclaims"}}),
 			},
 		},
 		{

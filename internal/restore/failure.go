@@ -90,7 +90,7 @@ func (m *making) failed(err error) error {
 		Message: fmt.Sprintf("%s not restored to %s/%s", m.volume.Snapshot.Claim, m.volume.Claim.Namespace, m.volume.Claim.Name),
 		Cause:   err,
 		State:   "nothing that existed was changed; what was made for it is removed",
-		Next:    "kubectl get events -n " + m.where(),
+		Next:    "kubectl get events -n " + m.plan.Place(m.volume),
 	}
 	var said *restic.Error
 	var denied *restic.Denied
@@ -114,14 +114,6 @@ func (m *making) failed(err error) error {
 		f.Code, f.Next = catalog.CodeNoSet, "see what there is: kubectl backsnap list -n "+m.volume.Snapshot.Namespace
 	}
 	return f
-}
-
-// where is the namespace in which the work is done.
-func (m *making) where() string {
-	if m.volume.Way == Fill {
-		return m.plan.BackupNamespace
-	}
-	return m.volume.Claim.Namespace
 }
 
 // explain says what restic's exit code means here, and what to do.
@@ -159,16 +151,9 @@ func (m *making) interrupted(cause error) error {
 
 // missing says which rights are missing.
 func missing(rights []catalog.Right) error {
-	var names []string
-	for _, right := range rights {
-		names = append(names, "cannot "+right.String())
-	}
-	next := "ask for a Role with these rights"
+	next := ""
 	if slices.ContainsFunc(rights, func(r catalog.Right) bool { return r.Resource == "volumesnapshotcontents" }) {
-		next += "; contents of snapshots are needed for another namespace only: without --to-namespace, or with --from copy, they are not"
+		next = "do without: contents of snapshots are needed for another namespace only, and not with --from copy"
 	}
-	return &catalog.Failure{
-		Code: catalog.CodeForbidden, Message: "rights are missing", Cause: errors.New(strings.Join(names, "; ")),
-		State: "nothing changed", Next: next,
-	}
+	return catalog.Forbidden(rights, next)
 }

@@ -173,17 +173,21 @@ func (f *fetch) data(ctx context.Context) error {
 	return f.clone(ctx)
 }
 
-// serve starts the pod that files are taken from.
-func (f *fetch) serve(ctx context.Context) error {
-	v := f.volume
+// serving is the pod that the files of v are taken from.
+func (v Volume) serving(p Plan) (restic.Job, error) {
 	serve := restic.Serve{
-		Namespace: f.where(), Name: v.Name, Image: f.plan.Image, Run: f.plan.Run, Claim: v.Name, Pod: f.plan.Pod, Deadline: f.plan.Deadline,
+		Namespace: p.Place(v), Name: v.Name, Image: p.Image, Run: p.Run, Claim: v.Name, Pod: p.Pod, Deadline: p.Deadline,
 		Source: catalog.Source{Namespace: v.Claim.Namespace, Claim: v.Snapshot.Claim, Snapshot: v.Snapshot.Name, UID: v.Snapshot.UID, Restores: v.Name},
 	}
 	if v.Waits() { // a clone is made where the pod is, and has to be where its snapshot is
 		serve.NodeAffinity = v.Snapshot.Record.Claim.NodeAffinity
 	}
-	job, err := serve.Job()
+	return serve.Job()
+}
+
+// serve starts the pod that files are taken from.
+func (f *fetch) serve(ctx context.Context) error {
+	job, err := f.volume.serving(f.plan)
 	if err != nil {
 		return err
 	}
@@ -206,7 +210,7 @@ func (f *fetch) clear(ctx context.Context) error {
 	}
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupTimeout)
 	defer cancel()
-	if err := f.cluster.RemoveMover(bounded, f.where(), f.volume.Name); err != nil {
+	if err := f.cluster.RemoveMover(bounded, f.plan.Place(f.volume), f.volume.Name); err != nil {
 		f.tell(catalog.Event{State: catalog.Warning, Message: "clean up: " + err.Error()})
 		return err
 	}

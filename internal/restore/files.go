@@ -211,10 +211,8 @@ func exists(name string) error {
 
 // localRights are what it takes to bring files of v here.
 func (p Plan) localRights(v Volume, add func(group, resource, namespace string, verbs ...string)) {
-	in := v.Claim.Namespace
-	if v.Way == Fill {
-		in = p.BackupNamespace
-	} else {
+	in := p.Place(v)
+	if v.Way != Fill {
 		add("snapshot.storage.k8s.io", "volumesnapshots", v.Snapshot.Namespace, "get")
 	}
 	add("", "persistentvolumeclaims", in, "create", "get", "watch", "delete")

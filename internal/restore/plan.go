@@ -97,6 +97,14 @@ type Volume struct {
 // the first pod mounts it.
 func (v Volume) Waits() bool { return v.Way != Fill && v.Class.WaitsForConsumer }
 
+// Place is the namespace in which v is made, or, where Way is Fill, filled.
+func (p Plan) Place(v Volume) string {
+	if v.Way == Fill {
+		return p.BackupNamespace
+	}
+	return v.Claim.Namespace
+}
+
 // MakePlan looks at the cluster and decides. It changes nothing. Its error is a
 // catalog.Failure: nothing to restore from, a name that is taken, a class that
 // is not there, a size that is too small.

@@ -312,7 +312,7 @@ func TestCheckRights(t *testing.T) {
 	c.missing = []catalog.Right{{Verb: "create", Group: "snapshot.storage.k8s.io", Resource: "volumesnapshotcontents"}}
 	err := restore.Check(t.Context(), c, p)
 	is(t, catalog.CodeOf(err), catalog.CodeForbidden)
-	check(t, err, []string{"cannot create volumesnapshotcontents.snapshot.storage.k8s.io", "with --from copy, they are not"})
+	check(t, err, []string{"cannot create volumesnapshotcontents.snapshot.storage.k8s.io", "not with --from copy"})
 }
 
 // One claim that fails stops no other.

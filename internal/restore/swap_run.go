@@ -25,9 +25,14 @@ func CheckSwap(ctx context.Context, c SwapCluster, p SwapPlan) error {
 	return lackNone(ctx, c, p.Rights())
 }
 
-// CheckTurn asks for all rights that Finish, RollBack and Commit of s need.
+// CheckTurn asks for all rights that s needs, as Check does.
 func CheckTurn(ctx context.Context, c SwapCluster, s Swap) error {
-	return lackNone(ctx, c, append(turnRights(s.Namespace, s.Apps), catalog.Right{Verb: "watch", Resource: "persistentvolumes"}))
+	return lackNone(ctx, c, s.Rights())
+}
+
+// Rights are what Finish, RollBack and Commit of s need to be allowed to do.
+func (s Swap) Rights() []catalog.Right {
+	return append(turnRights(s.Namespace, s.Apps), catalog.Right{Verb: "watch", Resource: "persistentvolumes"})
 }
 
 func lackNone(ctx context.Context, c SwapCluster, rights []catalog.Right) error {
