@@ -17,9 +17,12 @@ import (
 // backupOnly is everything that a copy is made with.
 const backupOnly = "job,pod,pvc,volumesnapshot"
 
-// noImage is a mover's image that no registry has: its Job never ends by itself
-// within a test.
-const noImage = "registry.invalid/restic:none"
+// What keeps a mover from its end for longer than a test: it copies what `slow`
+// has made at 1 KiB/s, or no node has room for it.
+var (
+	atLength = []string{"--limit-upload", "1"}
+	nowhere  = []string{"--mover-requests", "cpu=1000"}
+)
 
 // plain makes a repository, and a namespace with one claim.
 func plain(t *testing.T) (kit.Repository, string) {
@@ -87,8 +90,9 @@ func started(t *testing.T, repository kit.Repository) (run string) {
 func TestDetachAndAbort(t *testing.T) {
 	t.Parallel()
 	repository, namespace := plain(t)
+	slow(t, namespace)
 	where := []string{"-n", namespace, "--backup-namespace", repository.Namespace}
-	client := kit.Start(t, os.Getenv("KUBECONFIG"), append([]string{"snapshot", "--restic-image", noImage}, where...)...)
+	client := kit.Start(t, os.Getenv("KUBECONFIG"), append(append([]string{"snapshot"}, atLength...), where...)...)
 	run := "run/" + started(t, repository)
 	if err := client.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
@@ -122,7 +126,7 @@ func TestDetachAndAbort(t *testing.T) {
 	if got := strings.Join(kindsOf(gone), " "); got != "job.batch persistentvolumeclaim volumesnapshot.snapshot.storage.k8s.io" {
 		t.Errorf("aborted %s", gone)
 	}
-	// A node that is pulling an image lets go of the pod when that has failed.
+	// A node may take its time to let go of the pod.
 	kit.Until(t, "nothing to be left", func() string { return kit.Names(t, repository.Namespace, backupOnly) })
 	if n := len(strings.Fields(kit.Names(t, namespace, "volumesnapshot"))); n != 2 {
 		t.Errorf("%d snapshots are left, want both", n)
@@ -151,7 +155,7 @@ func TestAbortStopsALiveClient(t *testing.T) {
 	for _, of := range []string{namespace, other} {
 		kit.Kubectl(t, "label", "pvc", "data", "-n", of, "test="+namespace)
 	}
-	client := kit.Start(t, os.Getenv("KUBECONFIG"), "snapshot", "--restic-image", noImage, "-A", "-l", "test="+namespace, "--backup-namespace", repository.Namespace)
+	client := kit.Start(t, os.Getenv("KUBECONFIG"), append([]string{"snapshot", "-A", "-l", "test=" + namespace, "--backup-namespace", repository.Namespace}, nowhere...)...)
 	run := "run/" + strings.Fields(started(t, repository))[0]
 	kit.Must(t, "abort", run, "--yes", "-n", other, "--backup-namespace", repository.Namespace)
 	client.Wait()
@@ -285,25 +289,14 @@ func TestTwoRunsAtOnce(t *testing.T) {
 func TestTheAPIServerGoesAway(t *testing.T) {
 	t.Parallel()
 	repository, namespace := plain(t)
-	var mu sync.Mutex
-	lost := map[string]bool{}
-	var proxy *kit.Proxy
-	proxy = kit.NewProxy(t, func(r kube.Request) {
-		mu.Lock()
-		defer mu.Unlock()
-		what := r.Verb + " " + r.Path
-		if r.Resource != "leases" && !lost[what] {
-			lost[what] = true
-			proxy.Away(2)
-		}
-	})
+	proxy, writes := kit.NewAwayProxy(t)
 	r := kit.BacksnapWith(t, []string{"KUBECONFIG=" + proxy.Kubeconfig}, "snapshot", "-n", namespace, "--backup-namespace", repository.Namespace, "-o", "json")
 	run := kit.ReadRun(t, 0, r)
 	if item := run.Of(t, "data"); item.State != "Protected" || len(item.Copies) != 1 || item.Copies[0].State != "Ok" {
 		t.Errorf("item %+v", item)
 	}
-	if len(lost) < 10 {
-		t.Errorf("it was away after %d writes only: %v", len(lost), lost)
+	if after := writes(); len(after) < 10 {
+		t.Errorf("it was away after %d writes only: %q", len(after), after)
 	}
 	if n := len(strings.Fields(kit.Names(t, namespace, "volumesnapshot"))); n != 1 {
 		t.Errorf("%d snapshots", n)

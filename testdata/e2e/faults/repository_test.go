@@ -2,8 +2,6 @@ package faults_test
 
 import (
 	"encoding/json"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -89,7 +87,7 @@ func TestBadDaysOfARepository(t *testing.T) {
 	t.Run("locked", func(t *testing.T) {
 		kit.All(t)
 		setSecret(t, repository, own)
-		lock(t, repository)
+		repository.Lock(t)
 		check(t, kit.Day{What: "repository locked", Exit: 3, Code: "BS052", Says: []string{"lock"}}, kit.Backsnap(t, snapshot...))
 	})
 	t.Run("append-only", func(t *testing.T) {
@@ -115,24 +113,5 @@ func moverRuns(t *testing.T, namespace string) {
 			return ""
 		}
 		return "pods: " + pods
-	})
-}
-
-// lock leaves the lock of a restic that was killed on the repository. Nobody
-// else can know that it is dead.
-func lock(t *testing.T, repository kit.Repository) {
-	t.Helper()
-	cmd := exec.Command(kit.Env(t, "BACKSNAP_CLUSTER_RESTIC"), "check", "--read-data", "--limit-download", "1")
-	cmd.Env = append(os.Environ(), repository.Environment(t)...)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Wait()
-	defer cmd.Process.Kill()
-	kit.Until(t, "the lock", func() string {
-		if strings.TrimSpace(repository.Restic(t, "list", "locks", "--no-lock")) == "" {
-			return "none"
-		}
-		return ""
 	})
 }

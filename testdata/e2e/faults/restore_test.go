@@ -243,7 +243,7 @@ func TestInterruptedRestore(t *testing.T) {
 		day("the storage makes the volume").CheckRestore(t, end())
 	})
 	t.Run("filling", func(t *testing.T) {
-		lock(t, v.repository)
+		v.repository.Lock(t)
 		process, end := kit.Background(t, v.restore("data", "--from", "copy")...)
 		moverRuns(t, v.repository.Namespace)
 		busy := kit.Day{Group: "Client", What: "a second restore of the same app", Exit: 6, Code: "BS035", Says: []string{"is taken by run"}}
@@ -259,12 +259,12 @@ func TestInterruptedRestore(t *testing.T) {
 func TestMoverOfARestoreIsDeleted(t *testing.T) {
 	t.Parallel()
 	v := newVault(t)
-	lock(t, v.repository)
+	v.repository.Lock(t)
 	_, end := kit.Background(t, v.restore("data", "--from", "copy", "--to-pvc", "back")...)
 	moverRuns(t, v.repository.Namespace)
 	kit.Kubectl(t, "delete", "pods", "-n", v.repository.Namespace, "-l", "backsnap.sh/role=mover", "--wait=true")
 	moverRuns(t, v.repository.Namespace)
-	v.repository.Restic(t, "unlock", "--remove-all")
+	v.repository.Unlock(t)
 	kit.Day{Group: "Mover", What: "the mover's pod is deleted in the middle"}.CheckRestore(t, end())
 	v.holds(t, "back")
 	v.unchanged(t)
@@ -276,7 +276,7 @@ func TestMoverOfARestoreOutOfMemory(t *testing.T) {
 	kit.All(t)
 	t.Parallel()
 	v := newVault(t)
-	lock(t, v.repository)
+	v.repository.Lock(t)
 	_, end := kit.Background(t, v.restore("data", "--from", "copy", "--mover-requests", "memory=32Mi", "--mover-limits", "memory=64Mi")...)
 	moverRuns(t, v.repository.Namespace)
 	ended := make(chan kit.Result, 1)
@@ -294,7 +294,7 @@ func TestMoverOfARestoreOutOfMemory(t *testing.T) {
 	})
 	day := kit.Day{Group: "Mover", What: "mover out of memory (OOMKilled)", Exit: 1, Code: "BS055", Says: []string{"OOMKilled", "--mover-limits"}}
 	day.CheckRestore(t, <-ended)
-	v.repository.Restic(t, "unlock", "--remove-all")
+	v.repository.Unlock(t)
 	v.unchanged(t)
 }
 
@@ -320,23 +320,12 @@ func TestTheAPIServerGoesAwayDuringARestore(t *testing.T) {
 	t.Parallel()
 	v := newVault(t)
 	for _, from := range []string{"snapshot", "copy"} {
-		var mu sync.Mutex
-		lost := map[string]bool{}
-		var proxy *kit.Proxy
-		proxy = kit.NewProxy(t, func(r kube.Request) {
-			mu.Lock()
-			defer mu.Unlock()
-			what := r.Verb + " " + r.Path
-			if r.Resource != "leases" && !lost[what] {
-				lost[what] = true
-				proxy.Away(2)
-			}
-		})
+		proxy, writes := kit.NewAwayProxy(t)
 		day := kit.Day{Group: "Client", What: fmt.Sprintf("the API server goes away after each write, from a %s", from)}
 		day.CheckRestore(t, kit.BacksnapWith(t, []string{"KUBECONFIG=" + proxy.Kubeconfig}, v.restore("data", "--from", from, "--to-pvc", "from-"+from)...))
 		v.holds(t, "from-"+from)
-		if least := map[string]int{"snapshot": 1, "copy": 6}[from]; len(lost) < least {
-			t.Errorf("it was away after %d writes only: %v", len(lost), lost)
+		if least := map[string]int{"snapshot": 1, "copy": 6}[from]; len(writes()) < least {
+			t.Errorf("it was away after %d writes only: %q", len(writes()), writes())
 		}
 	}
 	v.unchanged(t)

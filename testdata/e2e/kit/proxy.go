@@ -1,6 +1,7 @@
 package kit
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -8,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -63,6 +66,30 @@ func NewProxy(t testing.TB, after func(kube.Request)) *Proxy {
 func (p *Proxy) Away(requests int) {
 	p.dropped.Store(int64(requests))
 	p.front.CloseClientConnections()
+}
+
+// NewAwayProxy starts a proxy whose API server goes away after the first write
+// of each kind to each path, Leases left out: the answer is lost with all
+// watches, and so are the next two requests. writes are those after which it
+// did so far, sorted.
+func NewAwayProxy(t testing.TB) (p *Proxy, writes func() []string) {
+	t.Helper()
+	var mu sync.Mutex
+	lost := map[string]bool{}
+	p = NewProxy(t, func(r kube.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		what := r.Verb + " " + r.Path
+		if r.Resource != "leases" && !lost[what] {
+			lost[what] = true
+			p.Away(2)
+		}
+	})
+	return p, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Sorted(maps.Keys(lost))
+	}
 }
 
 // Requests are those answered so far.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 )
@@ -127,4 +128,29 @@ func (r Repository) Snapshots(t testing.TB) []ResticSnapshot {
 		t.Fatal(err)
 	}
 	return list
+}
+
+// Lock leaves the exclusive lock of a restic that was killed on the repository.
+// Nobody else can know that it is dead.
+func (r Repository) Lock(t testing.TB) {
+	t.Helper()
+	cmd := exec.Command(Env(t, "BACKSNAP_CLUSTER_RESTIC"), "check", "--read-data", "--limit-download", "1")
+	cmd.Env = append(os.Environ(), r.Environment(t)...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	Until(t, "the lock", func() string {
+		if strings.TrimSpace(r.Restic(t, "list", "locks", "--no-lock")) == "" {
+			return "none"
+		}
+		return ""
+	})
+}
+
+// Unlock removes every lock.
+func (r Repository) Unlock(t testing.TB) {
+	t.Helper()
+	r.Restic(t, "unlock", "--remove-all")
 }
