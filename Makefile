@@ -54,7 +54,8 @@ e2e: build ## The tests that need the real cluster
 	$(call ENTER,$(TEST_STATE)) && $(RETRY) --packages=./testdata/e2e/... -- -count=1 -p 1 -parallel 4 -timeout 40m
 	$(CLUSTER) down --state $(TEST_STATE)
 
-faults: build ## The enumerations: kill tables and seeds, as long as they take; they write docs/faults
+faults: build ## The enumerations: kill tables, seeds and histories, as long as they take; they write docs/faults
+	BACKSNAP_FAULTS=all go test -count=1 -timeout 2h ./internal/retention
 	$(CLUSTER) up --state $(TEST_STATE)
 	$(call ENTER,$(TEST_STATE)) && BACKSNAP_FAULTS=all BACKSNAP_FAULTS_TABLE=$(CURDIR)/docs/faults/bad-days.md \
 		go test -count=1 -p 1 -parallel 4 -timeout 12h -v ./testdata/e2e ./testdata/e2e/faults
