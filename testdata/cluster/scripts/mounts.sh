@@ -50,4 +50,10 @@ for root in /sys/fs/cgroup /sys/fs/cgroup/*; do
 			echo "+$controller" >"$dir/cgroup.subtree_control" || :
 		done
 	done
+	# All pods together weigh as much as twenty processes of the host, not as one:
+	# else a database needs minutes to start while the machine is busy.
+	for weight in cpu.shares=20480 cpu.weight=2000; do
+		file=$root/backsnap-$id/${weight%=*}
+		[ ! -e "$file" ] || echo "${weight#*=}" >"$file"
+	done
 done

@@ -32,7 +32,7 @@ func Postgres(t testing.TB, namespace, name string, o Options) Database {
 	t.Helper()
 	d := Database{Namespace: namespace, Name: name, Password: o.Password, engine: "postgres"}
 	d.start(t, o, "docker.io/library/postgres:15", 5432,
-		"POSTGRES_PASSWORD", map[string]string{"POSTGRES_DB": "shop", "PGDATA": "/var/lib/postgresql/data/pgdata"},
+		"POSTGRES_PASSWORD", map[string]string{"POSTGRES_DB": "shop", "PGDATA": "/var/lib/postgresql/data/pgdata", "POSTGRES_INITDB_ARGS": "--no-sync"},
 		`psql -XtAU postgres -h 127.0.0.1 -d shop -c 'select 1' || pg_isready -h 127.0.0.1`)
 	return d
 }
@@ -43,10 +43,14 @@ func MariaDB(t testing.TB, namespace, name string, o Options) Database {
 	t.Helper()
 	d := Database{Namespace: namespace, Name: name, Password: o.Password, engine: "mariadb"}
 	d.start(t, o, "docker.io/library/mariadb:10.11", 3306,
-		"MARIADB_ROOT_PASSWORD", map[string]string{"MARIADB_DATABASE": "shop"},
+		"MARIADB_ROOT_PASSWORD", map[string]string{"MARIADB_DATABASE": "shop", "MARIADB_INITDB_SKIP_TZINFO": "1"}, // to load them keeps a core busy for seconds
 		`MYSQL_PWD=$MARIADB_ROOT_PASSWORD mariadb -h 127.0.0.1 -D shop -e 'select 1'`)
 	return d
 }
+
+// starting has a place for each database that starts: what more of them write
+// keeps all from being there in time.
+var starting = make(chan struct{}, 2)
 
 func (d Database) start(t testing.TB, o Options, image string, port int, passwordVariable string, env map[string]string, ready string) {
 	t.Helper()
@@ -62,6 +66,8 @@ func (d Database) start(t testing.TB, o Options, image string, port int, passwor
 	if size == "" {
 		size = "512Mi"
 	}
+	starting <- struct{}{}
+	defer func() { <-starting }()
 	Apply(t, fmt.Sprintf(`
 apiVersion: v1
 kind: Secret
@@ -86,8 +92,10 @@ spec:
           ports: [{containerPort: %[5]d}]
           env:
             - {name: %[7]s, valueFrom: {secretKeyRef: {name: %[1]s, key: password}}}
-%[8]s          readinessProbe: {exec: {command: [sh, -c, %[9]s]}, periodSeconds: 1, timeoutSeconds: 5}
+%[8]s          startupProbe: {exec: {command: [sh, -c, %[9]s]}, periodSeconds: 1, timeoutSeconds: 30, failureThreshold: 3600}
+          readinessProbe: {exec: {command: [sh, -c, %[9]s]}, periodSeconds: 5, timeoutSeconds: 5}
           volumeMounts: [{name: data, mountPath: %[6]s}]
+          resources: {requests: {cpu: 100m}} # as much as a mover has
   volumeClaimTemplates:
     - metadata: {name: data}
       spec:

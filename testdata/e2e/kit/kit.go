@@ -164,14 +164,13 @@ func Env(t testing.TB, name string) string {
 	return value
 }
 
-// Until polls check, four times a second, until it returns "" or Patience is
-// over: the test then fails with what check said last.
+// Until polls check until it returns "" or Patience is over: the test then
+// fails with what check said last. A look mostly starts a kubectl, which keeps
+// a core busy for a tenth of a second: what lasts is looked at once a second.
 func Until(t testing.TB, what string, check func() string) {
 	t.Helper()
 	deadline := time.Now().Add(Patience)
-	tick := time.NewTicker(250 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	for pause := 200 * time.Millisecond; ; pause = min(pause*3/2, time.Second) {
 		said := check()
 		if said == "" {
 			return
@@ -179,9 +178,7 @@ func Until(t testing.TB, what string, check func() string) {
 		if time.Now().After(deadline) {
 			t.Fatalf("wait for %s: %s", what, said)
 		}
-		select {
-		case <-tick.C:
-		case <-t.Context().Done():
+		if nap(t.Context(), pause); t.Context().Err() != nil {
 			t.Fatalf("wait for %s: %v", what, t.Context().Err())
 		}
 	}
