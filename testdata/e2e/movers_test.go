@@ -195,7 +195,7 @@ func TestTroublesOfMoversAreNamedWithTheirCause(t *testing.T) {
 			run.says(t, "Unschedulable: ", "cache", "not found")
 			kit.Claim(t, namespace, "cache", "")
 			run.ends(t, 0)
-			again := kit.Snapshot(t, 0, "-n", namespace, "--in-namespace", "--cache-claim", "cache")
+			again := kit.Snapshot(t, 0, "-n", namespace, "--in-namespace", "--cache-claim", "cache", "--dry-run=client")
 			if item := again.Of(t, "cache"); item.State != "Skipped" {
 				t.Errorf("the cache is backed up: %+v", item)
 			}
