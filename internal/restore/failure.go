@@ -130,6 +130,10 @@ func (m *making) explain(f *catalog.Failure, exit restic.Exit) {
 	case restic.ExitKilled:
 		f.Next = "the same command with --mover-limits=memory=2Gi"
 	default:
+		if strings.Contains(f.Cause.Error(), "no space left on device") {
+			f.Next = "the same command with a larger --size"
+			return
+		}
 		f.Next = fmt.Sprintf("see whether repository %s is sound, and take another set: kubectl backsnap list -n %s", r.Name, m.volume.Snapshot.Namespace)
 	}
 }

@@ -181,6 +181,11 @@ func TestProof(t *testing.T) {
 			files: 3, code: catalog.CodeMover, fails: []string{"/data/a: ciphertext verification failed", "see whether repository main is sound"},
 		},
 		{
+			name: "the volume is too small", end: restic.End{Pod: "pod", Exit: 1, Text: "backsnap step=restore exit=1\nerrors=1\n" +
+				`{"message_type":"error","error":{"message":"write /data/a: no space left on device"},"during":"restore","item":"/data/a"}`},
+			code: catalog.CodeMover, fails: []string{"no space left on device", "the same command with a larger --size"},
+		},
+		{
 			name: "a wrong password", end: restic.End{Pod: "pod", Exit: 12, Text: "backsnap step=check exit=12\nFatal: wrong password or no key found"},
 			files: 3, code: catalog.CodeRepoPassword, fails: []string{"wrong password", "set RESTIC_PASSWORD in Secret backsnap/main-secret"},
 		},

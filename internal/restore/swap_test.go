@@ -178,43 +178,41 @@ func TestKilledAfterEachWrite(t *testing.T) {
 // TestRollbackKilledAfterEachWrite: so is a rollback, and a commit, that was
 // killed.
 func TestRollbackKilledAfterEachWrite(t *testing.T) {
-	for n := 1; ; n++ {
-		w := newSwapWorld(t)
-		_, err := w.inPlace(t.Context(), run)
-		must(t, "restore", err)
-		w.revive()
-		w.killAt = n
-		err = w.rollBack(t.Context(), run)
-		if len(w.writes) < n {
-			must(t, "whole rollback", err)
-			break
-		}
-		when := fmt.Sprintf("killed after write %d, %s", n, w.writes[n-1])
+	killedAfterEachWrite(t, func(w *swapWorld) error { return w.rollBack(t.Context(), run) }, func(when string, w *swapWorld) {
 		w.lives(when)
-		w.revive()
 		begun, err := restore.Unfinished(t.Context(), w, swapRequest(run).Target)
 		if err != nil || begun != nil && begun.Turn != catalog.Back {
 			t.Errorf("%s: unfinished %+v, %v", when, begun, err)
 		}
 		must(t, when, w.rollBack(t.Context(), run))
 		w.stands(when, liveNow, keptSet)
-	}
+	})
+	killedAfterEachWrite(t, func(w *swapWorld) error { return w.commit(t.Context(), run) }, func(when string, w *swapWorld) {
+		if err := w.commit(t.Context(), run); err != nil && catalog.CodeOf(err) != catalog.CodeNotFound {
+			t.Errorf("%s: commit again: %v", when, err)
+		}
+		w.stands(when, setNow, nil)
+	})
+}
+
+// killedAfterEachWrite ends the client after each write of what is done once a
+// restore has ended, and calls next with what there is then.
+func killedAfterEachWrite(t *testing.T, do func(*swapWorld) error, next func(when string, w *swapWorld)) {
+	t.Helper()
 	for n := 1; ; n++ {
 		w := newSwapWorld(t)
 		_, err := w.inPlace(t.Context(), run)
 		must(t, "restore", err)
 		w.revive()
 		w.killAt = n
-		err = w.commit(t.Context(), run)
+		err = do(w)
 		if len(w.writes) < n {
-			must(t, "whole commit", err)
+			must(t, "without an end", err)
 			return
 		}
+		when := fmt.Sprintf("killed after write %d, %s", n, w.writes[n-1])
 		w.revive()
-		if err := w.commit(t.Context(), run); err != nil && catalog.CodeOf(err) != catalog.CodeNotFound {
-			t.Errorf("commit again: %v", err)
-		}
-		w.stands("committed again", setNow, nil)
+		next(when, w)
 	}
 }
 
