@@ -17,6 +17,7 @@ import (
 // TestCopiesLoadIntoAnEmptyServer is the whole point: what lies in the
 // repository, fetched by restic alone, is the database.
 func TestCopiesLoadIntoAnEmptyServer(t *testing.T) {
+	t.Parallel()
 	repository := kit.NewRepository(t, "repository password")
 	namespace := kit.Namespace(t)
 	postgres := kit.Postgres(t, namespace, "postgres", kit.Options{})

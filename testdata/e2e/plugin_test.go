@@ -29,6 +29,7 @@ func TestKubectlFindsThePlugin(t *testing.T) {
 
 // TestThePluginNeedsNothingInPATH runs it alone, with an empty PATH.
 func TestThePluginNeedsNothingInPATH(t *testing.T) {
+	t.Parallel()
 	namespace := kit.Namespace(t)
 	kit.Claim(t, namespace, "data", "")
 	kit.Bound(t, namespace, "data")
@@ -49,6 +50,7 @@ func TestThePluginNeedsNothingInPATH(t *testing.T) {
 
 // TestLabelsAreTheContract compares all labels of two databases' snapshots.
 func TestLabelsAreTheContract(t *testing.T) {
+	t.Parallel()
 	namespace := kit.Namespace(t)
 	postgres := kit.Postgres(t, namespace, "postgres", kit.Options{})
 	mariadb := kit.MariaDB(t, namespace, "mariadb", kit.Options{})
@@ -90,6 +92,7 @@ func weekKey(year, week int) string {
 
 // TestPeriodsAreTakenOnce is the rule of the calendar over several runs.
 func TestPeriodsAreTakenOnce(t *testing.T) {
+	t.Parallel()
 	namespace := kit.Namespace(t)
 	kit.Claim(t, namespace, "a", "")
 	kit.Claim(t, namespace, "b", "")
@@ -126,6 +129,7 @@ func TestPeriodsAreTakenOnce(t *testing.T) {
 
 // TestEveryVolumeEndsProtectedOrSkipped covers a namespace of odd claims.
 func TestEveryVolumeEndsProtectedOrSkipped(t *testing.T) {
+	t.Parallel()
 	namespace := kit.Namespace(t)
 	for name, class := range map[string]string{"plain": "plain", "pending": "btrfs-local", "good": "", "excluded": "", "left": "", "right": ""} {
 		kit.Claim(t, namespace, name, class)
@@ -152,6 +156,7 @@ func TestEveryVolumeEndsProtectedOrSkipped(t *testing.T) {
 
 // TestDryRunTouchesNothing watches every request.
 func TestDryRunTouchesNothing(t *testing.T) {
+	t.Parallel()
 	namespace := kit.Namespace(t)
 	kit.Postgres(t, namespace, "postgres", kit.Options{})
 	proxy := kit.NewProxy(t, nil)
@@ -195,6 +200,7 @@ func TestRequestsStayInBudget(t *testing.T) {
 // TestNeverCallAnUnprovenBackupGood gives the database another password than
 // its pod knows.
 func TestNeverCallAnUnprovenBackupGood(t *testing.T) {
+	t.Parallel()
 	namespace := kit.Namespace(t)
 	db := kit.MariaDB(t, namespace, "mariadb", kit.Options{})
 	writer := kit.Write(t, db) // it is logged in already
@@ -218,6 +224,7 @@ func TestNeverCallAnUnprovenBackupGood(t *testing.T) {
 // TestNeverShowASecret greps for passwords that hold everything a shell, JSON
 // and YAML trip over.
 func TestNeverShowASecret(t *testing.T) {
+	t.Parallel()
 	const hostile = `p'w "d$HOME\x y`
 	secrets := map[string]string{"database": "db" + hostile + kit.Random(""), "repository": "repo" + hostile + kit.Random("")}
 	repository := kit.NewRepository(t, secrets["repository"])
@@ -256,6 +263,7 @@ func TestNeverShowASecret(t *testing.T) {
 
 // TestFilesInTheVolumeAreTheDatabases looks at owner, mode and number.
 func TestDumpFilesAreDotFilesOfTheDatabase(t *testing.T) {
+	t.Parallel()
 	namespace := kit.Namespace(t)
 	db := kit.Postgres(t, namespace, "postgres", kit.Options{})
 	kit.Snapshot(t, 0, "-n", namespace, "--repository", "none")
