@@ -35,7 +35,7 @@ type RestoreRun struct {
 
 // restoreDays is docs/faults/restore.md.
 var restoreDays = sheet{
-	groups:  []string{"Choosing", "Cluster", "Snapshot", "Repository", "Mover", "Client"},
+	groups:  []string{"Choosing", "Cluster", "Snapshot", "Repository", "Mover", "Client", "In place"},
 	columns: "| what happened | exit | message | left behind |\n|---|---|---|---|\n",
 	head: `# Bad days of a restore
 
