@@ -54,6 +54,9 @@ type Claim struct {
 	AccessModes       []string
 	VolumeMode        string // Filesystem or Block
 	FileSystem        string
+	// FilledFrom is the VolumeSnapshot, namespace/name, that its volume is, or
+	// was, filled from; "" for none.
+	FilledFrom string
 	// NodeAffinity is the volume's spec.nodeAffinity as JSON; nil for none.
 	NodeAffinity json.RawMessage
 }

@@ -73,3 +73,48 @@ type Content struct {
 func (c Content) Of(s Snapshot) bool {
 	return c.Name == s.Content && c.Namespace == s.Namespace && c.Snapshot == s.Name && c.SnapshotUID == s.UID
 }
+
+// mirrored are the labels that a content has from its snapshot.
+var mirrored = func() []string {
+	keys := []string{LabelManagedBy, LabelRole, LabelNamespace, LabelClaim, LabelRun, LabelConsistency, LabelRetain, LabelDeleteAfter, LabelPin}
+	for _, p := range Periods {
+		keys = append(keys, p.Label())
+	}
+	return keys
+}()
+
+// OwnLabels are those of labels that a content mirrors from its snapshot. The
+// map is the caller's.
+func OwnLabels(labels map[string]string) map[string]string {
+	own := map[string]string{}
+	for _, key := range mirrored {
+		if value, found := labels[key]; found {
+			own[key] = value
+		}
+	}
+	return own
+}
+
+// Drift is what has to be set on c, and where the value is nil taken off, so
+// that it mirrors s; nil for nothing.
+func (c Content) Drift(s Snapshot) map[string]*string {
+	var drift map[string]*string
+	note := func(key string, value *string) {
+		if drift == nil {
+			drift = map[string]*string{}
+		}
+		drift[key] = value
+	}
+	want := s.Labels()
+	for key, value := range want {
+		if has, found := c.Labels[key]; !found || has != value {
+			note(key, &value)
+		}
+	}
+	for key := range c.Labels {
+		if _, found := want[key]; !found {
+			note(key, nil)
+		}
+	}
+	return drift
+}

@@ -24,6 +24,7 @@ func claim(p *corev1.PersistentVolumeClaim, volumes map[string]*corev1.Persisten
 		Request:      p.Spec.Resources.Requests.Storage().Value(),
 		Capacity:     p.Status.Capacity.Storage().Value(),
 		VolumeMode:   string(corev1.PersistentVolumeFilesystem),
+		FilledFrom:   filledFrom(p),
 	}
 	if p.Labels[catalog.LabelManagedBy] == catalog.ManagedBy {
 		c.Role = catalog.Role(p.Labels[catalog.LabelRole])
@@ -78,4 +79,22 @@ func provisioner(p *corev1.PersistentVolumeClaim) string {
 		return ""
 	}
 	return name
+}
+
+// filledFrom is the VolumeSnapshot that the claim names as its source.
+func filledFrom(p *corev1.PersistentVolumeClaim) string {
+	namespace, kind, name := p.Namespace, "", ""
+	if source := p.Spec.DataSource; source != nil {
+		kind, name = source.Kind, source.Name
+	}
+	if source := p.Spec.DataSourceRef; source != nil {
+		kind, name = source.Kind, source.Name
+		if source.Namespace != nil {
+			namespace = *source.Namespace
+		}
+	}
+	if kind != "VolumeSnapshot" {
+		return ""
+	}
+	return namespace + "/" + name
 }
