@@ -29,6 +29,10 @@ const (
 	CodePodSecurity  Code = "BS032" // Pod Security forbids the mover
 	CodeFought       Code = "BS034" // something would undo a restore in place
 	CodeBusy         Code = "BS035" // another run holds the namespace or slot
+	CodeTooMany      Code = "BS041" // prune would remove too much
+	CodeLastGood     Code = "BS042" // the last good restore point would go
+	CodeClock        Code = "BS043" // the clock is behind what was cut
+	CodeStuck        Code = "BS044" // deleted, and the storage does not let go
 	CodeNoRepository Code = "BS051" // repository does not exist
 	CodeRepoLocked   Code = "BS052" // repository locked
 	CodeRepoPassword Code = "BS053" // wrong repository password

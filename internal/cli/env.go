@@ -15,6 +15,7 @@ import (
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 	"github.com/backsnap/kubectl-backsnap/internal/offsite"
+	"github.com/backsnap/kubectl-backsnap/internal/prune"
 	"github.com/backsnap/kubectl-backsnap/internal/restic"
 	"github.com/backsnap/kubectl-backsnap/internal/restore"
 	"github.com/backsnap/kubectl-backsnap/internal/snapshot"
@@ -25,6 +26,7 @@ type Cluster interface {
 	snapshot.Cluster
 	offsite.Cluster
 	restore.SwapCluster
+	prune.Cluster
 	// TrySnapshot, TryClone and TryMover are whether the server would take what
 	// would be made of a snapshot, a copy's clone, a copy's mover. It stores
 	// nothing.

@@ -20,6 +20,7 @@ const (
 	exitPrecondition = 4
 	exitRefused      = 5
 	exitTimeout      = 6
+	exitFindings     = 7
 	exitNoRepository = 10
 	exitLocked       = 11
 	exitPassword     = 12
@@ -39,6 +40,7 @@ var exitTable = []struct {
 	{exitPrecondition, "a precondition is missing (API, class, rights, policy), nothing changed", "fail at once"},
 	{exitRefused, "refused: declined, no --yes, or a safety brake", "fail at once"},
 	{exitTimeout, "timed out or busy; work may go on in the cluster", "fail at once"},
+	{exitFindings, "findings: `prune --dry-run --exit-code` has found something to remove", ""},
 	{exitNoRepository, "the repository does not exist", "fail at once"},
 	{exitLocked, "the repository is locked", "retry"},
 	{exitPassword, "the repository's password is wrong", "fail at once"},
@@ -64,6 +66,10 @@ var exits = map[catalog.Code]int{
 	catalog.CodePodSecurity:  exitPrecondition,
 	catalog.CodeFought:       exitRefused,
 	catalog.CodeBusy:         exitTimeout,
+	catalog.CodeTooMany:      exitRefused,
+	catalog.CodeLastGood:     exitRefused,
+	catalog.CodeClock:        exitRefused,
+	catalog.CodeStuck:        exitTimeout,
 	catalog.CodeNoRepository: exitNoRepository,
 	catalog.CodeRepoLocked:   exitLocked,
 	catalog.CodeRepoPassword: exitPassword,

@@ -114,6 +114,7 @@ var documents = []struct {
 	{"copy", report{}},
 	{"restore", restoreDoc{}},
 	{"restore --to-dir, --dump-to", filesDoc{}},
+	{"prune", pruneDoc{}},
 	{"list", restorePointList{}},
 	{"describe", descriptionList{}},
 	{"repo list", repositoryList{}},

@@ -50,6 +50,7 @@ const (
 	verbProtected = "protected"
 	verbCopied    = "copied"
 	verbRestored  = "restored"
+	verbPruned    = "pruned"
 )
 
 // progressFlags are --progress, --color and --quiet.
@@ -283,6 +284,7 @@ type totals struct {
 	Protected *int   `json:"protected,omitempty"` // of `snapshot`
 	Copied    *int   `json:"copied,omitempty"`    // of `copy`
 	Restored  *int   `json:"restored,omitempty"`  // of `restore`
+	Pruned    *int   `json:"pruned,omitempty"`    // of `prune`
 	Failed    int    `json:"failed"`
 	Skipped   int    `json:"skipped"`
 }
@@ -310,6 +312,8 @@ func (p *ndjson) Result(now time.Time, e ending) {
 		sums.Copied = &e.done
 	case verbRestored:
 		sums.Restored = &e.done
+	case verbPruned:
+		sums.Pruned = &e.done
 	}
 	p.write(line{
 		Time: now.UTC(), Type: "result", Run: e.run, Phase: catalog.PhaseResult, State: state, Message: e.summary, Took: e.took.Seconds(), Added: e.added,

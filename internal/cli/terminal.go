@@ -131,6 +131,9 @@ func (t *terminal) row(mark, colour string, e catalog.Event) string {
 	if subject == "" && e.Phase == catalog.PhaseUpload {
 		subject = e.Message // all copies together
 	}
+	if subject == "" && e.Phase == catalog.PhaseSweep {
+		subject = e.Name // a restore point
+	}
 	text := []rune(fmt.Sprintf("%-9s %-16s %s", e.Phase, subject, describe(e)))
 	if room := max(t.width-9, 31); len(text) > room && e.State != catalog.Warning {
 		text = append(text[:room-1], '~')

@@ -1,0 +1,370 @@
+package prune
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/retention"
+)
+
+// Request is what was asked for.
+type Request struct {
+	Run   catalog.Run
+	Scope catalog.Scope
+	// Selects reports whether a snapshot is meant; nil: all of Scope are. A set
+	// is meant if one of its snapshots is, and judged beside all others.
+	Selects func(catalog.Snapshot) bool
+	Policy  retention.Policy // of claims that have none of their own
+	Grace   time.Duration
+	MinKeep int
+	Limit   Limit
+	// Zone is where days begin; nil: each snapshot's own.
+	Zone, Local *time.Location
+	// MarkOnly and SweepOnly leave the other half out.
+	MarkOnly, SweepOnly bool
+	Now                 time.Time
+
+	Parallel int           // deletions at once, at least 1
+	Timeout  time.Duration // for the storage to let go of one snapshot
+}
+
+// Plan is what Run will do, and all that it needs to know.
+type Plan struct {
+	Request
+	// Rows are the restore points that are meant, by namespace and app, the
+	// newest first.
+	Rows []Row
+	// Back are contents whose policy a run that died has made Delete, and whose
+	// snapshots stay.
+	Back []catalog.Content
+	// Drift are contents that do not mirror the labels of their snapshots.
+	Drift []Drifted
+	// Unread are the kinds that the caller may not read.
+	Unread []string
+	// Bad are claims whose own policy cannot be read.
+	Bad []error
+}
+
+// KindContents is among Unread where contents may not be read: what their
+// deletion policy is, and whether the storage lets go, is then not known.
+const KindContents = "volumesnapshotcontents"
+
+// Row is one restore point: what was decided of it, and what is done.
+type Row struct {
+	retention.Verdict
+	Snapshots []catalog.Snapshot
+	// Does is what is done: the decision, but that Leave takes its place where
+	// something stands in its way, which Reason then says.
+	Does retention.Decision
+	// Openly are the contents whose policy Retain is made Delete.
+	Openly []string
+	// Pin: it is pinned, beside what is done.
+	Pin bool
+}
+
+// Drifted is a content and the labels that it lacks, or has too many of.
+type Drifted struct {
+	Content catalog.Content
+	Labels  map[string]*string
+}
+
+// Does are the rows of which that is done.
+func (p Plan) Doing(d retention.Decision) []Row {
+	var rows []Row
+	for _, r := range p.Rows {
+		if r.Does == d {
+			rows = append(rows, r)
+		}
+	}
+	return rows
+}
+
+// Empty reports whether Run would change nothing.
+func (p Plan) Empty() bool {
+	return len(p.Back)+len(p.Drift) == 0 && !slices.ContainsFunc(p.Rows, Row.writes)
+}
+
+func (r Row) writes() bool {
+	return r.Does == retention.Mark || r.Does == retention.Unmark || r.Does == retention.Sweep
+}
+
+// sight is the cluster as it was seen at one time.
+type sight struct {
+	snapshots []catalog.Snapshot
+	claims    catalog.Inventory
+	contents  contents
+	alive     func(catalog.Run) bool
+	unread    []string
+}
+
+// look reads all that is needed, at once.
+func look(ctx context.Context, c Cluster, scope catalog.Scope) (s sight, err error) {
+	g := together{}
+	ctx, g.cancel = context.WithCancelCause(ctx)
+	defer g.cancel(nil)
+	g.run(func() (err error) { s.snapshots, err = c.Snapshots(ctx, scope); return err })
+	g.run(func() (err error) { s.claims, err = c.Policies(ctx, scope); return err })
+	g.run(func() (err error) { s.contents, err = readContents(ctx, c); return err })
+	g.run(func() (err error) { s.alive, err = alive(ctx, c, scope); return err })
+	err = g.wait()
+	s.unread = s.claims.Unread
+	if s.contents.byName == nil {
+		s.unread = append(slices.Clone(s.unread), KindContents)
+	}
+	return s, err
+}
+
+// alive are the runs that hold a namespace: what is not ready of them is no
+// failure yet. Who may not see that takes all for alive.
+func alive(ctx context.Context, c Cluster, scope catalog.Scope) (func(catalog.Run) bool, error) {
+	holdings, err := c.Holdings(ctx, scope)
+	if catalog.CodeOf(err) == catalog.CodeForbidden {
+		return func(catalog.Run) bool { return true }, nil
+	}
+	return func(run catalog.Run) bool {
+		return slices.ContainsFunc(holdings, func(h catalog.Holding) bool { return h.Run == run })
+	}, err
+}
+
+// MakePlan lists once and decides. Its error is a catalog.Failure where a
+// brake stops it; the plan is then there to be shown.
+func MakePlan(ctx context.Context, c Cluster, r Request) (Plan, error) {
+	s, err := look(ctx, c, r.Scope)
+	if err != nil {
+		return Plan{}, err
+	}
+	plan, verdicts, err := judge(r, s)
+	if err != nil {
+		return plan, err
+	}
+	for i := range plan.Rows {
+		plan.restrict(&plan.Rows[i])
+	}
+	plan.settle(s)
+	return plan, errors.Join(plan.brakes(verdicts)...)
+}
+
+// judge is the plan as the judge alone would have it.
+func judge(r Request, s sight) (Plan, []retention.Verdict, error) {
+	plan := Plan{Request: r, Unread: s.unread}
+	if err := clock(r.Now, s.snapshots); err != nil {
+		return plan, nil, err
+	}
+	own := policies{claims: s.claims, bad: map[string]error{}}
+	points := retention.Points(s.snapshots, retention.Options{Zone: r.Zone, Local: r.Local, Alive: s.alive})
+	verdicts := retention.Judge(points, retention.Rules{Policy: r.Policy, Own: own.of, Grace: r.Grace, MinKeep: r.MinKeep}, r.Now)
+	plan.Rows = plan.rows(verdicts, s)
+	plan.Bad = own.errors()
+	return plan, verdicts, nil
+}
+
+// settle leaves alone what is in use, and adds what is to be put right.
+func (p *Plan) settle(s sight) {
+	inUse := users(s)
+	for i := range p.Rows {
+		row := &p.Rows[i]
+		if row.Does == retention.Sweep {
+			row.hinder(inUse)
+		}
+		if row.Does == retention.Sweep {
+			row.Openly = inUse.openly(row.Snapshots)
+		}
+	}
+	p.lent(s)
+	p.drift(s)
+}
+
+// rows are the verdicts on what is meant, with their snapshots.
+func (p Plan) rows(verdicts []retention.Verdict, s sight) []Row {
+	found := byPoint(s.snapshots)
+	var rows []Row
+	for _, v := range verdicts {
+		row := Row{Verdict: v, Does: v.Decision, Snapshots: found.of(v.Point)}
+		if p.Selects != nil && !slices.ContainsFunc(row.Snapshots, p.Selects) {
+			continue
+		}
+		rows = append(rows, row)
+	}
+	slices.SortStableFunc(rows, func(a, b Row) int {
+		return cmp.Or(cmp.Compare(a.Point.Namespace, b.Point.Namespace), cmp.Compare(a.Point.App, b.Point.App),
+			b.Point.Cut.Compare(a.Point.Cut), cmp.Compare(b.Point.Name, a.Point.Name))
+	})
+	return rows
+}
+
+// restrict leaves out the half that was not asked for.
+func (p Plan) restrict(r *Row) {
+	switch {
+	case p.MarkOnly && r.Does == retention.Sweep:
+		r.leave("not swept: --mark-only")
+	case p.SweepOnly && (r.Does == retention.Mark || r.Does == retention.Unmark):
+		r.leave("left as it is: --sweep-only")
+	}
+}
+
+// leave notes why nothing is done.
+func (r *Row) leave(why string) {
+	r.Does = retention.Leave
+	r.Reason = strings.TrimPrefix(r.Reason+"; "+why, "; ")
+}
+
+// hinder leaves a point alone that somebody works with.
+func (r *Row) hinder(inUse inUse) {
+	for _, s := range r.Snapshots {
+		if why := inUse.by(s); why != "" {
+			r.leave(why)
+			return
+		}
+	}
+}
+
+// lent finds the contents that a dead run was about to sweep, and that nobody
+// sweeps now.
+func (p *Plan) lent(s sight) {
+	for _, shot := range s.snapshots {
+		if content, ok := s.contents.of(shot); ok && content.Lent && !shot.Terminating && !p.sweeps(shot) && content.Policy == policyDelete {
+			p.Back = append(p.Back, content)
+		}
+	}
+}
+
+func (p *Plan) sweeps(s catalog.Snapshot) bool {
+	return slices.ContainsFunc(p.Doing(retention.Sweep), func(r Row) bool {
+		return slices.ContainsFunc(r.Snapshots, func(of catalog.Snapshot) bool { return of.UID == s.UID })
+	})
+}
+
+// drift finds the contents of restore points whose labels are not those of
+// their snapshots. What is marked or swept anyway is mirrored then.
+func (p *Plan) drift(s sight) {
+	writes := map[string]bool{}
+	for _, r := range p.Rows {
+		for _, shot := range r.Snapshots {
+			writes[shot.UID] = r.writes()
+		}
+	}
+	for _, shot := range s.snapshots {
+		content, ok := s.contents.of(shot)
+		if !ok || shot.Role != "" || shot.Terminating || writes[shot.UID] || shot.Unfinished() {
+			continue
+		}
+		if labels := content.Drift(shot); labels != nil {
+			p.Drift = append(p.Drift, Drifted{content, labels})
+		}
+	}
+}
+
+// points are snapshots by what a Point is called.
+type points map[[2]string][]catalog.Snapshot
+
+func byPoint(snapshots []catalog.Snapshot) points {
+	found := points{}
+	for _, s := range snapshots {
+		key := [2]string{s.Namespace, cmp.Or(string(s.Run), s.Name)}
+		found[key] = append(found[key], s)
+	}
+	return found
+}
+
+// of are the snapshots of one point: those of its claims, with a role only
+// where it is a safety point.
+func (p points) of(point retention.Point) []catalog.Snapshot {
+	var found []catalog.Snapshot
+	for _, s := range p[[2]string{point.Namespace, point.Name}] {
+		member := slices.ContainsFunc(point.Members, func(m retention.Member) bool { return m.Claim == s.Claim })
+		if member && (s.Role == catalog.RoleSafety) == (point.State == retention.Safety) && !s.Terminating && s.App() == point.App {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+// policies are those that claims have of their own.
+type policies struct {
+	claims catalog.Inventory
+	notes  map[string]string // of claims, by namespace/name; nil until it was asked for
+	bad    map[string]error
+}
+
+// of is the policy of a claim, as retention.Rules.Own.
+func (p *policies) of(namespace, claim string) (retention.Policy, bool, error) {
+	if p.notes == nil {
+		p.notes = map[string]string{}
+		for _, c := range p.claims.Claims {
+			p.notes[c.Namespace+"/"+c.Name] = c.Annotations[catalog.AnnotationKeep]
+		}
+	}
+	text := cmp.Or(p.notes[namespace+"/"+claim], p.claims.Namespaces[namespace][catalog.AnnotationKeep])
+	if text == "" {
+		return nil, false, nil
+	}
+	policy, err := retention.ParsePolicy(text)
+	if err != nil {
+		err = &catalog.Failure{
+			Code: catalog.CodeUsage, Message: fmt.Sprintf("%s/%s not judged: annotation %s", namespace, claim, catalog.AnnotationKeep), Cause: err,
+			State: "its restore points are left alone", Next: fmt.Sprintf("kubectl describe pvc %s -n %s", claim, namespace),
+		}
+		if p.bad[namespace+"/"+claim] == nil {
+			p.bad[namespace+"/"+claim] = err
+		}
+	}
+	return policy, true, err
+}
+
+func (p *policies) errors() []error {
+	var errs []error
+	for _, c := range slices.Sorted(maps.Keys(p.bad)) {
+		errs = append(errs, p.bad[c])
+	}
+	return errs
+}
+
+// DefaultParallel is how many snapshots the storage has to let go of at once.
+const DefaultParallel = 8
+
+// DefaultTimeout is how long the storage may take to let go of one.
+const DefaultTimeout = 2 * time.Minute
+
+// Namespaces are those that Run writes to, sorted.
+func (p Plan) Namespaces() []string {
+	var names []string
+	for _, r := range p.Rows {
+		if r.writes() {
+			names = append(names, r.Point.Namespace)
+		}
+	}
+	for _, content := range p.Back {
+		names = append(names, content.Namespace)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Rights are what Run needs to be allowed to do.
+func (p Plan) Rights() []catalog.Right {
+	const group = "snapshot.storage.k8s.io"
+	need := map[catalog.Right]bool{}
+	for _, r := range p.Rows {
+		right := catalog.Right{Verb: "patch", Group: group, Resource: "volumesnapshots", Namespace: r.Point.Namespace}
+		if r.Does == retention.Sweep {
+			right.Verb = "delete"
+		}
+		if r.writes() {
+			need[right] = true
+		}
+		if len(r.Openly) > 0 {
+			need[catalog.Right{Verb: "patch", Group: group, Resource: KindContents}] = true
+		}
+	}
+	if len(p.Back)+len(p.Drift) > 0 {
+		need[catalog.Right{Verb: "patch", Group: group, Resource: KindContents}] = true
+	}
+	return slices.SortedFunc(maps.Keys(need), func(a, b catalog.Right) int { return cmp.Compare(a.String(), b.String()) })
+}
