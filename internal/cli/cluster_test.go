@@ -31,6 +31,7 @@ type cluster struct {
 	jobs      map[string]restic.Job
 	said      map[string]string        // answers of movers, by pod
 	temps     map[string]catalog.Claim // of new volumes, by namespace/name
+	contents  map[string]catalog.Content
 	meet      meeting
 }
 
@@ -39,6 +40,7 @@ func newCluster(w *world, now func() time.Time, interrupt func()) *cluster {
 	for _, s := range w.Snapshots {
 		c.snapshots[s.Name] = s.snapshot(w)
 	}
+	c.addContents()
 	return c
 }
 
@@ -57,6 +59,7 @@ func (c *cluster) settle() {
 		}
 		c.w.Snapshots = append(c.w.Snapshots, left)
 	}
+	c.settleContents()
 }
 
 // change does something to the world and wakes those who watch.
@@ -342,7 +345,10 @@ func (c *cluster) Label(ctx context.Context, s catalog.Snapshot) (catalog.Snapsh
 
 func (c *cluster) Delete(_ context.Context, s catalog.Snapshot) error {
 	c.did("delete snapshot %s/%s", s.Namespace, s.Name)
-	c.change(func() { delete(c.snapshots, s.Namespace+"/"+s.Name) })
+	c.change(func() {
+		delete(c.snapshots, s.Namespace+"/"+s.Name)
+		delete(c.contents, cmp.Or(s.Content, "content-"+s.Name))
+	})
 	return nil
 }
 

@@ -224,7 +224,7 @@ func firstLine(err error) string {
 func descriptionOf(s catalog.Snapshot, notices []catalog.Notice, now time.Time) description {
 	d := description{
 		restorePointDoc: restorePointDocument(s), Driver: s.Driver, Handle: s.Handle,
-		Retention: retention(s, now), Missing: s.MissingCopies(), Events: notices,
+		Retention: retained(s, now), Missing: s.MissingCopies(), Events: notices,
 	}
 	if d.Events == nil {
 		d.Events = []catalog.Notice{}
@@ -254,7 +254,7 @@ func zoneOf(s catalog.Snapshot) *time.Location {
 
 // retention is why s is kept, in words, and until when. What prune's policy
 // will make of a calendar nobody knows before.
-func retention(s catalog.Snapshot, now time.Time) retentionDoc {
+func retained(s catalog.Snapshot, now time.Time) retentionDoc {
 	if s.Pinned {
 		return retentionDoc{Because: "pinned: kept until label " + catalog.LabelPin + " is taken off"}
 	}

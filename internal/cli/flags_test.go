@@ -67,11 +67,13 @@ func ofMySQL(claim string) worldSnapshot {
 	}
 }
 
+// effect is what is to be seen with a flag and not without it.
+type effect struct{ base, flag, shows string }
+
 // Every flag does something: each is on one line here, with what is to be
 // seen with it and not without it. What is seen is all that was said, the exit
 // code and the world that is left.
 func TestEveryFlagHasAnEffect(t *testing.T) {
-	type effect struct{ base, flag, shows string }
 	commands := map[string]map[string]effect{
 		"snapshot": {
 			"all-namespaces":              {"", "-A", "created in crm"},
@@ -325,6 +327,7 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			commands[name][flag] = e
 		}
 	}
+	commands["prune"] = pruneEffects()
 	delete(commands["restore"], "run-as-user") // such a mover must be root
 	for _, flag := range ownFlags()["copy"] {
 		if _, own := commands["copy"][flag]; !own { // it does there what it does here
@@ -400,6 +403,8 @@ func observe(t *testing.T, name, args string) string {
 	switch name {
 	case "snapshot", "copy", "restore":
 		w.Repositories = w.Repositories[:2]
+	case "prune":
+		pruneWorld(w)
 	case "abort", "logs":
 		w.Snapshots = append(w.Snapshots, worldSnapshot{Name: "shop/left", Claim: "shop/data", Run: "20261110-011500-left"},
 			worldSnapshot{Name: "crm/left", Claim: "crm/data", Run: "20261110-011500-left"})

@@ -52,10 +52,10 @@ const pruneExample = `
 	kubectl backsnap prune -A --keep daily=7,weekly=4,monthly=12 --yes --progress=plain
 
 	# Save what prune has marked
-	kubectl backsnap prune --unmark run/20261114-011500-zz10 -n shop
+	kubectl backsnap prune --unmark run/20261121-011500-p9aa -n shop
 
-	# Remove one restore point now, after its name was typed
-	kubectl backsnap prune run/20261114-011500-zz10 -n shop --now`
+	# See what would go with one restore point; without --dry-run it goes at once, after its name was typed
+	kubectl backsnap prune run/20261121-011500-p9aa -n shop --now --dry-run`
 
 func newPrune(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 	o := &pruneOptions{}

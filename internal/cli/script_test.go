@@ -99,6 +99,7 @@ func (c *cluster) lock(ctx context.Context, _ cli.Cluster, l cli.Lock) (context.
 	if what == c.w.Busy {
 		return nil, nil, &catalog.Failure{Code: catalog.CodeBusy, Message: "namespace " + what + " is taken by run 20261122-010000-aaaa", State: "nothing changed", Next: "wait"}
 	}
+	c.meanwhile()
 	c.did("lock %s for %s, %d slots in %q, wait %s", what, l.Run, l.Slots, l.Dir, l.Timeout)
 	if l.Over != "" {
 		c.did("lock %s over run %s", what, l.Over)

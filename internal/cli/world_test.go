@@ -23,9 +23,13 @@ type world struct {
 	Pods         []worldPod                   `json:"pods,omitempty"`
 	Repositories []worldRepository            `json:"repositories,omitempty"`
 	Snapshots    []worldSnapshot              `json:"snapshots,omitempty"`
-	Later        []worldSnapshot              `json:"later,omitempty"`  // that come, a second apart, once somebody watches; then comes ^C
-	Movers       []worldMover                 `json:"movers,omitempty"` // that stand in the backup namespace
-	Storage      worldStorage                 `json:"storage,omitzero"`
+	Contents     []worldContent               `json:"contents,omitempty"` // of no snapshot
+	// Meanwhile are labels that a person sets, or with null takes off, once a
+	// run has planned.
+	Meanwhile map[string]map[string]*string `json:"meanwhile,omitempty"`
+	Later     []worldSnapshot               `json:"later,omitempty"`  // that come, a second apart, once somebody watches; then comes ^C
+	Movers    []worldMover                  `json:"movers,omitempty"` // that stand in the backup namespace
+	Storage   worldStorage                  `json:"storage,omitzero"`
 	// Absent: the backup namespace is not there. Pods are those of movers.
 	Absent    bool              `json:"absent,omitempty"`
 	Gone      []string          `json:"gone,omitempty"` // namespaces that are lost
@@ -134,7 +138,11 @@ type worldSnapshot struct {
 	Reason      string            `json:"reason,omitempty"`
 	Retain      string            `json:"retain,omitempty"`
 	DeleteAfter string            `json:"deleteAfter,omitempty"`
+	Marked      time.Time         `json:"marked,omitzero"`
 	Pinned      bool              `json:"pinned,omitempty"`
+	PinnedAs    string            `json:"pinnedAs,omitempty"`
+	Policy      string            `json:"policy,omitempty"` // of its content; Delete
+	Lent        bool              `json:"lent,omitempty"`   // that content
 	Periods     map[string]string `json:"periods,omitempty"`
 	Cut         time.Time         `json:"cut,omitzero"`
 	Ready       bool              `json:"ready,omitempty"`
@@ -167,11 +175,12 @@ type worldMover struct {
 
 // worldStorage is how the storage behaves.
 type worldStorage struct {
-	Never      string `json:"never,omitempty"` // claim whose snapshot never gets ready
-	Says       string `json:"says,omitempty"`  // meanwhile
-	FailCreate string `json:"failCreate,omitempty"`
-	Quota      string `json:"quota,omitempty"` // namespace in which no clone may be made
-	Cut        bool   `json:"cut,omitempty"`   // files that are brought do not come whole
+	Never      string   `json:"never,omitempty"` // claim whose snapshot never gets ready
+	Says       string   `json:"says,omitempty"`  // meanwhile
+	FailCreate string   `json:"failCreate,omitempty"`
+	Quota      string   `json:"quota,omitempty"` // namespace in which no clone may be made
+	Keeps      []string `json:"keeps,omitempty"` // snapshots that it does not let go of
+	Cut        bool     `json:"cut,omitempty"`   // files that are brought do not come whole
 }
 
 func readWorld(file string) (*world, error) {
@@ -249,7 +258,7 @@ func (s worldSnapshot) snapshot(w *world) catalog.Snapshot {
 	}
 	full := catalog.Snapshot{
 		Namespace: namespace, Name: name, UID: "uid-" + name, Claim: claim, Role: catalog.Role(s.Role), Run: catalog.Run(s.Run), Consistency: catalog.Consistency(s.Consistency),
-		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Pinned: s.Pinned, Created: created, Cut: s.Cut, Ready: s.Ready, Err: s.Error, Class: s.Class, Content: "content-" + name,
+		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Marked: s.Marked, Pinned: s.Pinned || s.PinnedAs != "", PinnedAs: s.PinnedAs, Created: created, Cut: s.Cut, Ready: s.Ready, Err: s.Error, Class: s.Class, Content: "content-" + name,
 	}
 	if s.RestoreSize != "" {
 		full.RestoreSize = bytesOf(s.RestoreSize)
@@ -297,7 +306,7 @@ func (s worldSnapshot) snapshot(w *world) catalog.Snapshot {
 func worldSnapshotOf(s catalog.Snapshot) worldSnapshot {
 	short := worldSnapshot{
 		Name: s.Namespace + "/" + s.Name, Claim: s.Namespace + "/" + s.Claim, App: s.App(), Role: string(s.Role), Run: string(s.Run), Consistency: string(s.Consistency),
-		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Pinned: s.Pinned, Cut: s.Cut, Ready: s.Ready, Error: s.Err, Class: s.Class, Proof: s.Proof,
+		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Marked: s.Marked, Pinned: s.Pinned && s.PinnedAs == "", PinnedAs: s.PinnedAs, Cut: s.Cut, Ready: s.Ready, Error: s.Err, Class: s.Class, Proof: s.Proof,
 	}
 	if s.RestoreSize > 0 {
 		short.RestoreSize = fmt.Sprintf("%dGi", s.RestoreSize>>30)

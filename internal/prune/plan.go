@@ -48,7 +48,8 @@ type Plan struct {
 	Drift []Drifted
 	// Unread are the kinds that the caller may not read.
 	Unread []string
-	// Bad are claims whose own policy cannot be read.
+	// Bad is what a person has to mend first: policies and labels that cannot be
+	// read. Their restore points are left alone.
 	Bad []error
 }
 
@@ -161,7 +162,7 @@ func judge(r Request, s sight) (Plan, []retention.Verdict, error) {
 	points := retention.Points(s.snapshots, retention.Options{Zone: r.Zone, Local: r.Local, Alive: s.alive})
 	verdicts := retention.Judge(points, retention.Rules{Policy: r.Policy, Own: own.of, Grace: r.Grace, MinKeep: r.MinKeep}, r.Now)
 	plan.Rows = plan.rows(verdicts, s)
-	plan.Bad = own.errors()
+	plan.Bad = append(own.errors(), plan.unjudged()...)
 	return plan, verdicts, nil
 }
 
@@ -183,10 +184,16 @@ func (p *Plan) settle(s sight) {
 
 // rows are the verdicts on what is meant, with their snapshots.
 func (p Plan) rows(verdicts []retention.Verdict, s sight) []Row {
-	found := byPoint(s.snapshots)
+	found := map[string]catalog.Snapshot{}
+	for _, shot := range s.snapshots {
+		found[shot.Namespace+"/"+shot.Name] = shot
+	}
 	var rows []Row
 	for _, v := range verdicts {
-		row := Row{Verdict: v, Does: v.Decision, Snapshots: found.of(v.Point)}
+		row := Row{Verdict: v, Does: v.Decision}
+		for _, m := range v.Point.Members {
+			row.Snapshots = append(row.Snapshots, found[v.Point.Namespace+"/"+m.Name])
+		}
 		if p.Selects != nil && !slices.ContainsFunc(row.Snapshots, p.Selects) {
 			continue
 		}
@@ -261,31 +268,6 @@ func (p *Plan) drift(s sight) {
 	}
 }
 
-// points are snapshots by what a Point is called.
-type points map[[2]string][]catalog.Snapshot
-
-func byPoint(snapshots []catalog.Snapshot) points {
-	found := points{}
-	for _, s := range snapshots {
-		key := [2]string{s.Namespace, cmp.Or(string(s.Run), s.Name)}
-		found[key] = append(found[key], s)
-	}
-	return found
-}
-
-// of are the snapshots of one point: those of its claims, with a role only
-// where it is a safety point.
-func (p points) of(point retention.Point) []catalog.Snapshot {
-	var found []catalog.Snapshot
-	for _, s := range p[[2]string{point.Namespace, point.Name}] {
-		member := slices.ContainsFunc(point.Members, func(m retention.Member) bool { return m.Claim == s.Claim })
-		if member && (s.Role == catalog.RoleSafety) == (point.State == retention.Safety) && !s.Terminating && s.App() == point.App {
-			found = append(found, s)
-		}
-	}
-	return found
-}
-
 // policies are those that claims have of their own.
 type policies struct {
 	claims catalog.Inventory
@@ -316,6 +298,21 @@ func (p *policies) of(namespace, claim string) (retention.Policy, bool, error) {
 		}
 	}
 	return policy, true, err
+}
+
+// unjudged are the restore points whose labels make no sense.
+func (p Plan) unjudged() []error {
+	var errs []error
+	for _, r := range p.Rows {
+		if r.Err == nil || catalog.CodeOf(r.Err) != "" { // a policy is told once
+			continue
+		}
+		errs = append(errs, &catalog.Failure{
+			Code: catalog.CodeUsage, Message: fmt.Sprintf("%s/%s not judged", r.Point.Namespace, r.Point.Name), Cause: r.Err, State: "it is left alone",
+			Next: fmt.Sprintf("put it right: kubectl label volumesnapshot %s -n %s KEY=VALUE --overwrite, or KEY-", r.Point.Members[0].Name, r.Point.Namespace),
+		})
+	}
+	return errs
 }
 
 func (p *policies) errors() []error {

@@ -23,7 +23,7 @@ type Outcome string
 
 // The outcomes.
 const (
-	Deleted  Outcome = "Deleted"  // and the storage has let go of it, as far as that can be seen
+	Deleted  Outcome = "Deleted" // and the storage has let go of it, as far as that can be seen
 	Marked   Outcome = "Marked"
 	Unmarked Outcome = "Unmarked" // or pinned
 	Kept     Outcome = "Kept"     // it has changed since it was listed, or is in use by now
@@ -152,10 +152,10 @@ func (r *running) label(ctx context.Context, items [][]Item) {
 			switch {
 			case row.Does == retention.Mark:
 				item.Outcome = Marked
-				labels[catalog.LabelDeleteAfter] = new(catalog.MarkUntil(row.When))
+				labels[s.Spelled(catalog.LabelDeleteAfter)] = new(catalog.MarkUntil(row.When))
 				notes[catalog.AnnotationMarked] = new(r.now().UTC().Format(time.RFC3339))
 			case s.MarkedByPrune(): // a date of a person's is left
-				labels[catalog.LabelDeleteAfter], notes[catalog.AnnotationMarked] = nil, nil
+				labels[s.Spelled(catalog.LabelDeleteAfter)], notes[catalog.AnnotationMarked] = nil, nil
 			}
 			if row.Pin {
 				labels[catalog.LabelPin] = new(catalog.Unmarked)

@@ -119,4 +119,3 @@ func (g *together) wait() error {
 	g.running.Wait()
 	return g.err
 }
-

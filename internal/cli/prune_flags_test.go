@@ -1,0 +1,72 @@
+package cli_test
+
+import (
+	"fmt"
+	"time"
+)
+
+// pruneEffects is what each flag of prune does in pruneWorld.
+func pruneEffects() map[string]effect {
+	return map[string]effect{
+		"all-namespaces":              {"--dry-run", "-A", "exit 0\nNAMESPACE"},
+		"allow-missing-template-keys": {"--dry-run -o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
+		"backup-namespace":            {"", "--backup-namespace=elsewhere", "-n shop --backup-namespace=elsewhere --yes"},
+		"color":                       {"--yes --progress=tty", "--color=always", "\x1b[32m"},
+		"dry-run":                     {"--yes", "--dry-run", "exit 0\nAPP"},
+		"exclude-namespace":           {"-A --dry-run", "--exclude-namespace=s*", "exit 0\nSNAPSHOT SET"},
+		"exit-code":                   {"--dry-run", "--exit-code", "exit 7"},
+		"field-selector":              {"--dry-run", "--field-selector=metadata.name=none", "no restore point is selected"},
+		"filename":                    {"--dry-run", "-f testdata/manifests/more", "exit 0\nSNAPSHOT SET"},
+		"grace":                       {"--yes", "--grace=48h", "deleteAfter: 20261124T011500Z"},
+		"keep":                        {"--dry-run", "--keep=daily=1", "daily 2/1"},
+		"lock-dir":                    {"--yes", "--lock-dir=/slots", `slots in "/slots"`},
+		"lock-slots":                  {"--yes", "--lock-slots=2", "2 slots"},
+		"lock-timeout":                {"--yes", "--lock-timeout=9m", "wait 9m0s"},
+		"mark-only":                   {"--yes", "--mark-only", "not swept: --mark-only"},
+		"max-delete":                  {"--yes", "--max-delete=0", "BS041"},
+		"min-keep":                    {"--dry-run --keep=daily=1", "--min-keep=2", "newest good set stays; daily 2/1"},
+		"now":                         {"run/20261101-011500-aaaa --yes", "--now", "asked for: --now"},
+		"output":                      {"--yes", "-o json", `"kind": "PruneRun"`},
+		"parallel":                    {"--yes", "--parallel=1", "01:15:02 result"}, // a second a snapshot
+		"progress":                    {"--yes", "--progress=json", `"type":"result"`},
+		"quiet":                       {"--yes", "-q", "deleted\n--\n--\n"},
+		"recursive":                   {"--dry-run -f testdata/manifests", "-R", "exit 0\nAPP"},
+		"selector":                    {"--dry-run", "-l backsnap.sh/retain=none", "no restore point is selected"},
+		"sweep-only":                  {"--yes", "--sweep-only", "left as it is: --sweep-only"},
+		"template":                    {"--yes -o go-template", "--template={{.kind}}", "PruneRun"},
+		"timeout":                     {"-A --yes", "--timeout=3s", "is not gone after 3s"},
+		"timezone":                    {"--dry-run", "--timezone=Pacific/Honolulu", "swept after 2026-11-22 15:15"},
+		"unmark":                      {"", "--unmark=run/20261110-011500-aaaa", "pinnedAs: unmarked"},
+		"yes":                         {"", "--yes", "exit 0"},
+	}
+}
+
+// pruneWorld adds, in shop, one restore point that goes, one that is marked and
+// those that stay; in crm one that the storage does not let go of.
+func pruneWorld(w *world) {
+	point := func(name, claim, app string, day, month int) worldSnapshot {
+		cut := time.Date(2026, time.Month(month), day, 1, 15, 0, 0, time.UTC)
+		return worldSnapshot{
+			Name: name, Claim: claim, App: app, Run: cut.Format("20060102") + "-011500-aaaa", Consistency: "application", Retain: "calendar", Cut: cut, Ready: true,
+		}
+	}
+	daily := func(s worldSnapshot) worldSnapshot {
+		s.Periods = map[string]string{"daily": s.Cut.Format(time.DateOnly)}
+		return s
+	}
+	w.Snapshots = []worldSnapshot{point("shop/loose", "shop/data", "statefulset/mysql", 10, 11)}
+	for _, claim := range []string{"data", "logs"} {
+		s := point("shop/old-"+claim, "shop/"+claim, "statefulset/mysql", 1, 11)
+		s.Retain, s.DeleteAfter, s.Members = "days", "2026-11-20", []string{"data", "logs"}
+		w.Snapshots = append(w.Snapshots, s)
+	}
+	for _, day := range []int{20, 21} {
+		w.Snapshots = append(w.Snapshots, daily(point(fmt.Sprintf("shop/data-%d", day), "shop/data", "statefulset/mysql", day, 11)),
+			daily(point(fmt.Sprintf("shop/logs-%d", day), "shop/logs", "deployment/logs", day, 11)))
+	}
+	w.Snapshots = append(w.Snapshots, daily(point("shop/uploads-1", "shop/uploads", "deployment/web", 21, 11)), daily(point("crm/data-1", "crm/data", "statefulset/mysql", 21, 11)))
+	stuck := point("crm/stuck", "crm/data", "statefulset/mysql", 2, 11)
+	stuck.Retain, stuck.DeleteAfter = "days", "2026-11-20"
+	w.Snapshots = append(w.Snapshots, stuck)
+	w.Storage.Keeps = []string{"crm/stuck"}
+}
