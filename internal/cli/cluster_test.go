@@ -143,7 +143,7 @@ func (c *cluster) Snapshots(_ context.Context, scope catalog.Scope) ([]catalog.S
 	defer c.mu.Unlock()
 	var found []catalog.Snapshot
 	for name, s := range c.snapshots {
-		if in(scope, name) {
+		if in(scope, name) && !s.BackupNS {
 			found = append(found, s)
 		}
 	}

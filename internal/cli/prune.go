@@ -23,6 +23,7 @@ type pruneOptions struct {
 	progressFlags
 	lockFlags
 	keep, timezone, maxDelete string
+	labelPrefix               string
 	unmark, dryRun            string
 	backupNamespace           string
 	grace, timeout            time.Duration
@@ -82,6 +83,7 @@ func (o *pruneOptions) add(cmd *cobra.Command) {
 	f.StringVar(&o.unmark, "unmark", "", "Pin that restore point, `vs/NAME` or run/ID, and take prune's mark off it; nothing else is done")
 	f.BoolVar(&o.now, "now", false, "Remove the one that is named, vs/NAME or run/ID, whatever keeps it")
 	f.StringVar(&o.timezone, "timezone", "", "Where days begin; default: each restore point's own, from its record")
+	f.StringVar(&o.labelPrefix, "label-prefix", "", catalog.BackupNS+": judge what backup-ns looks after too, by its own labels")
 	f.IntVar(&o.parallel, "parallel", prune.DefaultParallel, "Snapshots that the storage has to let go of at once")
 	f.DurationVar(&o.timeout, "timeout", prune.DefaultTimeout, "The longest to wait until the storage has let go of one snapshot")
 	f.StringVar(&o.dryRun, "dry-run", "none", "none; client, or no value: print the plan and touch nothing; server: let the server check the deletions too")
@@ -99,6 +101,8 @@ func (o *pruneOptions) check(args []string) error {
 	switch {
 	case o.dryRun != "none" && o.dryRun != "client" && o.dryRun != "server":
 		return fmt.Errorf("dry-run %q: want none, client or server", o.dryRun)
+	case o.labelPrefix != "" && o.labelPrefix != catalog.BackupNS:
+		return fmt.Errorf("label-prefix %q: want %s", o.labelPrefix, catalog.BackupNS)
 	case o.exitCode && o.dryRun == "none":
 		return errors.New("--exit-code is for --dry-run")
 	case o.markOnly && o.sweepOnly:
@@ -174,7 +178,8 @@ func (p *pruning) read(run catalog.Run, namespace string, args []string) (err er
 	}
 	p.request = prune.Request{
 		Run: run, Scope: chosen.scope, Grace: o.grace, MinKeep: max(o.minKeep, 1), MarkOnly: o.markOnly, SweepOnly: o.sweepOnly,
-		Now: p.started, Parallel: o.parallel, Timeout: o.timeout,
+		BackupNS: o.labelPrefix != "",
+		Now:      p.started, Parallel: o.parallel, Timeout: o.timeout,
 	}
 	p.request.Scope.BackupNamespace = o.backupNamespace
 	if len(chosen.targets)+len(chosen.exclude) > 0 || !chosen.labels.Empty() || !chosen.fields.Empty() {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
@@ -90,6 +91,18 @@ func (c *cluster) Policies(ctx context.Context, scope catalog.Scope) (catalog.In
 	return catalog.Inventory{Claims: all.Claims, Namespaces: all.Namespaces}, err
 }
 
+func (c *cluster) BackupNS(_ context.Context, scope catalog.Scope, _ *time.Location) ([]catalog.Snapshot, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var found []catalog.Snapshot
+	for _, name := range slices.Sorted(maps.Keys(c.snapshots)) {
+		if s := c.snapshots[name]; in(scope, name) && s.BackupNS {
+			found = append(found, s)
+		}
+	}
+	return found, c.broken()
+}
+
 func (c *cluster) Contents(context.Context) ([]catalog.Content, error) {
 	if slices.Contains(c.w.Missing, "list volumesnapshotcontents") {
 		return nil, &catalog.Failure{Code: catalog.CodeForbidden, Message: "you may not list volumesnapshotcontents"}
@@ -124,6 +137,9 @@ func (c *cluster) meanwhile() {
 func relabelled(s catalog.Snapshot, labels, notes map[string]*string) catalog.Snapshot {
 	has := s.Labels()
 	for key, value := range labels {
+		if name, theirs := strings.CutPrefix(key, catalog.BackupNS+"/"); theirs {
+			key = catalog.LabelPrefix + "/" + name
+		}
 		if delete(has, key); value != nil {
 			has[key] = *value
 		}

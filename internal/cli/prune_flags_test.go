@@ -19,6 +19,7 @@ func pruneEffects() map[string]effect {
 		"filename":                    {"--dry-run", "-f testdata/manifests/more", "exit 0\nSNAPSHOT SET"},
 		"grace":                       {"--yes", "--grace=48h", "deleteAfter: 20261124T011500Z"},
 		"keep":                        {"--dry-run", "--keep=daily=1", "daily 2/1"},
+		"label-prefix":                {"--dry-run", "--label-prefix=backup-ns.sh", "mysql-2026-11-20"},
 		"lock-dir":                    {"--yes", "--lock-dir=/slots", `slots in "/slots"`},
 		"lock-slots":                  {"--yes", "--lock-slots=2", "2 slots"},
 		"lock-timeout":                {"--yes", "--lock-timeout=9m", "wait 9m0s"},
@@ -65,6 +66,9 @@ func pruneWorld(w *world) {
 			daily(point(fmt.Sprintf("shop/logs-%d", day), "shop/logs", "deployment/logs", day, 11)))
 	}
 	w.Snapshots = append(w.Snapshots, daily(point("shop/uploads-1", "shop/uploads", "deployment/web", 21, 11)), daily(point("crm/data-1", "crm/data", "statefulset/mysql", 21, 11)))
+	theirs := daily(point("shop/mysql-2026-11-20", "shop/mysql", "", 20, 11))
+	theirs.Run, theirs.BackupNS = "", true
+	w.Snapshots = append(w.Snapshots, theirs)
 	stuck := point("crm/stuck", "crm/data", "statefulset/mysql", 2, 11)
 	stuck.Retain, stuck.DeleteAfter = "days", "2026-11-20"
 	w.Snapshots = append(w.Snapshots, stuck)

@@ -139,6 +139,7 @@ type worldSnapshot struct {
 	Retain      string            `json:"retain,omitempty"`
 	DeleteAfter string            `json:"deleteAfter,omitempty"`
 	Marked      time.Time         `json:"marked,omitzero"`
+	BackupNS    bool              `json:"backupNS,omitempty"` // backup-ns looks after it
 	Pinned      bool              `json:"pinned,omitempty"`
 	PinnedAs    string            `json:"pinnedAs,omitempty"`
 	Policy      string            `json:"policy,omitempty"` // of its content; Delete
@@ -252,13 +253,16 @@ func (r worldRepository) repository() catalog.Repository {
 func (s worldSnapshot) snapshot(w *world) catalog.Snapshot {
 	namespace, name := split(s.Name)
 	_, claim := split(s.Claim)
-	created, err := time.Parse("20060102-150405", s.Run[:len("20060102-150405")])
-	if err != nil {
-		panic(err)
+	created := s.Cut
+	if !s.BackupNS {
+		var err error
+		if created, err = time.Parse("20060102-150405", s.Run[:len("20060102-150405")]); err != nil {
+			panic(err)
+		}
 	}
 	full := catalog.Snapshot{
 		Namespace: namespace, Name: name, UID: "uid-" + name, Claim: claim, Role: catalog.Role(s.Role), Run: catalog.Run(s.Run), Consistency: catalog.Consistency(s.Consistency),
-		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Marked: s.Marked, Pinned: s.Pinned || s.PinnedAs != "", PinnedAs: s.PinnedAs, Created: created, Cut: s.Cut, Ready: s.Ready, Err: s.Error, Class: s.Class, Content: "content-" + name,
+		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Marked: s.Marked, BackupNS: s.BackupNS, Pinned: s.Pinned || s.PinnedAs != "", PinnedAs: s.PinnedAs, Created: created, Cut: s.Cut, Ready: s.Ready, Err: s.Error, Class: s.Class, Content: "content-" + name,
 	}
 	if s.RestoreSize != "" {
 		full.RestoreSize = bytesOf(s.RestoreSize)
@@ -306,7 +310,7 @@ func (s worldSnapshot) snapshot(w *world) catalog.Snapshot {
 func worldSnapshotOf(s catalog.Snapshot) worldSnapshot {
 	short := worldSnapshot{
 		Name: s.Namespace + "/" + s.Name, Claim: s.Namespace + "/" + s.Claim, App: s.App(), Role: string(s.Role), Run: string(s.Run), Consistency: string(s.Consistency),
-		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Marked: s.Marked, Pinned: s.Pinned && s.PinnedAs == "", PinnedAs: s.PinnedAs, Cut: s.Cut, Ready: s.Ready, Error: s.Err, Class: s.Class, Proof: s.Proof,
+		Retain: s.Retain, DeleteAfter: s.DeleteAfter, Marked: s.Marked, BackupNS: s.BackupNS, Pinned: s.Pinned && s.PinnedAs == "", PinnedAs: s.PinnedAs, Cut: s.Cut, Ready: s.Ready, Error: s.Err, Class: s.Class, Proof: s.Proof,
 	}
 	if s.RestoreSize > 0 {
 		short.RestoreSize = fmt.Sprintf("%dGi", s.RestoreSize>>30)

@@ -43,6 +43,26 @@ func (c *Cluster) Policies(ctx context.Context, scope catalog.Scope) (catalog.In
 	return v, nil
 }
 
+// BackupNS are the VolumeSnapshots in scope that backup-ns looks after and that
+// are not ours, by namespace and name. zone is where its days and weeks begin.
+func (c *Cluster) BackupNS(ctx context.Context, scope catalog.Scope, zone *time.Location) ([]catalog.Snapshot, error) {
+	options := metav1.ListOptions{LabelSelector: catalog.BackupNS + "/retain," + catalog.LabelManagedBy + "!=" + catalog.ManagedBy}
+	right := catalog.Right{Group: snapshotGroup, Resource: "volumesnapshots"}
+	snapshots, err := each(scope, right, func(namespace string) ([]catalog.Snapshot, error) {
+		return list(ctx, options, c.snapshots.SnapshotV1().VolumeSnapshots(namespace).List, func(l *snapshotv1.VolumeSnapshotList) []catalog.Snapshot {
+			page := make([]catalog.Snapshot, len(l.Items))
+			for i := range l.Items {
+				page[i] = fromObject(&l.Items[i])
+				// A mark that cannot be read is none: its date is then a person's.
+				_, _ = page[i].ReadBackupNS(l.Items[i].Labels, l.Items[i].Annotations, zone)
+			}
+			return page
+		})
+	})
+	sortSnapshots(snapshots)
+	return snapshots, err
+}
+
 // Contents are all VolumeSnapshotContents of the cluster, others' among them.
 func (c *Cluster) Contents(ctx context.Context) ([]catalog.Content, error) {
 	contents, err := list(ctx, metav1.ListOptions{}, c.snapshots.SnapshotV1().VolumeSnapshotContents().List,

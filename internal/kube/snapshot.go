@@ -255,16 +255,18 @@ func (c *Cluster) Delete(ctx context.Context, s catalog.Snapshot) error {
 // seconds are Complete's to fill.
 func (c *Cluster) Snapshots(ctx context.Context, scope catalog.Scope) ([]catalog.Snapshot, error) {
 	right := catalog.Right{Group: snapshotGroup, Resource: "volumesnapshots"}
-	items, err := each(scope, right, func(namespace string) ([]snapshotv1.VolumeSnapshot, error) {
+	snapshots, err := each(scope, right, func(namespace string) ([]catalog.Snapshot, error) {
 		return list(ctx, metav1.ListOptions{LabelSelector: ours}, c.snapshots.SnapshotV1().VolumeSnapshots(namespace).List,
-			func(l *snapshotv1.VolumeSnapshotList) []snapshotv1.VolumeSnapshot { return l.Items })
+			func(l *snapshotv1.VolumeSnapshotList) []catalog.Snapshot { // page by page: objects are large
+				page := make([]catalog.Snapshot, len(l.Items))
+				for i := range l.Items {
+					page[i] = fromObject(&l.Items[i])
+				}
+				return page
+			})
 	})
 	if err != nil {
 		return nil, err
-	}
-	snapshots := make([]catalog.Snapshot, len(items))
-	for i := range items {
-		snapshots[i] = fromObject(&items[i])
 	}
 	sortSnapshots(snapshots)
 	return snapshots, nil

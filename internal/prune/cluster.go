@@ -9,6 +9,7 @@ package prune
 
 import (
 	"context"
+	"time"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 )
@@ -17,6 +18,9 @@ import (
 type Cluster interface {
 	// Snapshots are all with our labels in scope, by namespace and name.
 	Snapshots(ctx context.Context, scope catalog.Scope) ([]catalog.Snapshot, error)
+	// BackupNS are those that backup-ns looks after; zone is where its days and
+	// weeks begin.
+	BackupNS(ctx context.Context, scope catalog.Scope, zone *time.Location) ([]catalog.Snapshot, error)
 	// Policies are the claims of scope and the annotations of its namespaces.
 	// Namespaces that may not be read are among Unread.
 	Policies(ctx context.Context, scope catalog.Scope) (catalog.Inventory, error)

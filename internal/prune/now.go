@@ -49,7 +49,7 @@ func MakeNowPlan(ctx context.Context, c Cluster, r Request, what string) (plan P
 
 // named is the judged plan of what is meant, of which there must be something.
 func named(ctx context.Context, c Cluster, r Request, what string) (Plan, []retention.Verdict, sight, error) {
-	s, err := look(ctx, c, r.Scope)
+	s, err := look(ctx, c, r)
 	if err != nil {
 		return Plan{}, nil, s, err
 	}

@@ -27,6 +27,8 @@ type Request struct {
 	Limit   Limit
 	// Zone is where days begin; nil: each snapshot's own.
 	Zone, Local *time.Location
+	// BackupNS: what backup-ns looks after is judged too.
+	BackupNS bool
 	// MarkOnly and SweepOnly leave the other half out.
 	MarkOnly, SweepOnly bool
 	Now                 time.Time
@@ -106,15 +108,23 @@ type sight struct {
 }
 
 // look reads all that is needed, at once.
-func look(ctx context.Context, c Cluster, scope catalog.Scope) (s sight, err error) {
-	g := together{}
+func look(ctx context.Context, c Cluster, r Request) (s sight, err error) {
+	g, scope := together{}, r.Scope
 	ctx, g.cancel = context.WithCancelCause(ctx)
 	defer g.cancel(nil)
+	var theirs []catalog.Snapshot
+	if r.BackupNS {
+		g.run(func() (err error) {
+			theirs, err = c.BackupNS(ctx, scope, cmp.Or(r.Zone, r.Local, time.UTC))
+			return err
+		})
+	}
 	g.run(func() (err error) { s.snapshots, err = c.Snapshots(ctx, scope); return err })
 	g.run(func() (err error) { s.claims, err = c.Policies(ctx, scope); return err })
 	g.run(func() (err error) { s.contents, err = readContents(ctx, c); return err })
 	g.run(func() (err error) { s.alive, err = alive(ctx, c, scope); return err })
 	err = g.wait()
+	s.snapshots = append(s.snapshots, theirs...)
 	s.unread = s.claims.Unread
 	if s.contents.byName == nil {
 		s.unread = append(slices.Clone(s.unread), KindContents)
@@ -137,7 +147,7 @@ func alive(ctx context.Context, c Cluster, scope catalog.Scope) (func(catalog.Ru
 // MakePlan lists once and decides. Its error is a catalog.Failure where a
 // brake stops it; the plan is then there to be shown.
 func MakePlan(ctx context.Context, c Cluster, r Request) (Plan, error) {
-	s, err := look(ctx, c, r.Scope)
+	s, err := look(ctx, c, r)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -259,7 +269,7 @@ func (p *Plan) drift(s sight) {
 	}
 	for _, shot := range s.snapshots {
 		content, ok := s.contents.of(shot)
-		if !ok || shot.Role != "" || shot.Terminating || writes[shot.UID] || shot.Unfinished() {
+		if !ok || shot.Role != "" || shot.BackupNS || shot.Terminating || writes[shot.UID] || shot.Unfinished() {
 			continue
 		}
 		if labels := content.Drift(shot); labels != nil {

@@ -67,7 +67,7 @@ type running struct {
 func Run(ctx context.Context, c Cluster, now func() time.Time, plan Plan, w catalog.Watcher) (Result, error) {
 	r := &running{Plan: plan, cluster: c, now: now, watcher: w}
 	var err error
-	if r.seen, err = look(ctx, c, plan.Scope); err != nil {
+	if r.seen, err = look(ctx, c, plan.Request); err != nil {
 		return Result{}, err
 	}
 	r.inUse = users(r.seen)
@@ -173,6 +173,9 @@ func (r *running) relabel(ctx context.Context, item Item, labels, notes map[stri
 	changed, err := r.cluster.Relabel(ctx, item.Snapshot, labels, notes)
 	if err != nil {
 		return r.spare(ctx, item, err)
+	}
+	if item.Snapshot.BackupNS { // it mirrors nothing
+		return item
 	}
 	item.Snapshot = changed
 	content, ok := r.seen.contents.of(changed)
