@@ -366,6 +366,9 @@ func (p *pruning) conclude(doc pruneDoc, err error) error {
 		doc.ExitCode = exitCode(errors.Join(err))
 		doc.Result = "Failed"
 		doc.blame(err)
+	} else if err != nil { // the server would refuse it
+		doc.failures = append(doc.failures, split(err)...)
+		doc.ExitCode = exitOf(false, doc.failures)
 	}
 	if err := p.print(doc); err != nil {
 		return err

@@ -230,6 +230,12 @@ func (c *cluster) SetPolicy(_ context.Context, content catalog.Content, policy s
 	return c.changeContent(content, func(now *catalog.Content) { now.Lent, now.Policy = policy == "Delete", policy })
 }
 
+func (c *cluster) DiscardContent(_ context.Context, content catalog.Content) error {
+	c.did("delete content %s", content.Name)
+	c.change(func() { delete(c.contents, content.Name) })
+	return nil
+}
+
 func (c *cluster) MirrorLabels(_ context.Context, content catalog.Content, labels map[string]*string) (catalog.Content, error) {
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
 		value := "-"

@@ -19,7 +19,7 @@ func pruneEffects() map[string]effect {
 		"filename":                    {"--dry-run", "-f testdata/manifests/more", "exit 0\nSNAPSHOT SET"},
 		"grace":                       {"--yes", "--grace=48h", "deleteAfter: 20261124T011500Z"},
 		"keep":                        {"--dry-run", "--keep=daily=1", "daily 2/1"},
-		"label-prefix":                {"--dry-run", "--label-prefix=backup-ns.sh", "mysql-2026-11-20"},
+		"label-prefix":                {"--dry-run -o json", "--label-prefix=backup-ns.sh", `"set": "mysql-2026-11-20"`},
 		"lock-dir":                    {"--yes", "--lock-dir=/slots", `slots in "/slots"`},
 		"lock-slots":                  {"--yes", "--lock-slots=2", "2 slots"},
 		"lock-timeout":                {"--yes", "--lock-timeout=9m", "wait 9m0s"},

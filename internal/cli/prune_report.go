@@ -87,6 +87,9 @@ func (p *pruning) notes() []string {
 	for _, content := range p.plan.Back {
 		notes = append(notes, fmt.Sprintf("content %s is retained again: a run that died was about to sweep it", content.Name))
 	}
+	for _, content := range p.plan.Left {
+		notes = append(notes, fmt.Sprintf("content %s goes: a run that died has deleted its snapshot", content.Name))
+	}
 	if n := len(p.plan.Drift); n > 0 {
 		notes = append(notes, fmt.Sprintf("labels of %d contents are brought in line with those of their snapshots", n))
 	}

@@ -272,6 +272,24 @@ func (c *Cluster) Content(ctx context.Context, name string) (catalog.Content, er
 	return toContent(there), nil
 }
 
+// DiscardContent deletes a content that is as it was read and whose snapshot is
+// gone. That the snapshot is there still, or the content gone, is no error.
+func (c *Cluster) DiscardContent(ctx context.Context, content catalog.Content) error {
+	_, err := c.snapshot(ctx, catalog.Snapshot{Namespace: content.Namespace, Name: content.Snapshot, UID: content.SnapshotUID})
+	if !isGone(err) {
+		return err
+	}
+	uid := types.UID(content.UID)
+	err = again(ctx, func(ctx context.Context) error {
+		return c.snapshots.SnapshotV1().VolumeSnapshotContents().Delete(ctx, content.Name,
+			metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &content.ResourceVersion}})
+	})
+	if apierrors.IsConflict(err) { // somebody does something with it: it is looked at again
+		return nil
+	}
+	return explain(ignoreGone(err), "delete snapshot content "+content.Name, contentRight("delete"))
+}
+
 // FollowContents calls seen, never twice at once, with each content that
 // changes until ctx is done, which is no error. A watch that has broken may
 // have missed something: standing are the names of those that are then read.

@@ -45,6 +45,9 @@ type Cluster interface {
 	// SetPolicy makes the content's deletion policy Delete, and notes that it
 	// was Retain, or Retain again. The content is returned as it is then.
 	SetPolicy(ctx context.Context, content catalog.Content, policy string) (catalog.Content, error)
+	// DiscardContent deletes a content whose snapshot is gone. That it is there
+	// still, or the content has changed or is gone, is no error.
+	DiscardContent(ctx context.Context, content catalog.Content) error
 	// MirrorLabels sets labels of a content, and takes off those whose value is
 	// nil. The content is returned as it is then.
 	MirrorLabels(ctx context.Context, content catalog.Content, labels map[string]*string) (catalog.Content, error)

@@ -18,6 +18,7 @@ type fake struct {
 	contents  map[string]catalog.Content
 	claims    []catalog.Claim
 	keeps     map[string]bool // contents that the storage does not let go of
+	late      bool            // the controller deletes no content with its snapshot
 	forbidden string          // method that the user may not call
 	before    func(f *fake, verb, name string)
 	changed   chan struct{}
@@ -179,7 +180,7 @@ func (f *fake) Discard(ctx context.Context, s catalog.Snapshot) error {
 		if f.keeps[s.Content] {
 			content.Err = "the array keeps it"
 			f.contents[s.Content] = content
-		} else if content.Policy == "Delete" {
+		} else if content.Policy == "Delete" && !f.late {
 			delete(f.contents, s.Content)
 		}
 		return nil
@@ -205,6 +206,15 @@ func (f *fake) change(ctx context.Context, verb string, content catalog.Content,
 
 func (f *fake) SetPolicy(ctx context.Context, content catalog.Content, policy string) (catalog.Content, error) {
 	return f.change(ctx, policy, content, func(c *catalog.Content) { c.Policy, c.Lent = policy, policy == "Delete" })
+}
+
+func (f *fake) DiscardContent(ctx context.Context, content catalog.Content) error {
+	return f.write(ctx, "delete", content.Name, func() error {
+		if _, there := f.snapshots[content.Snapshot]; !there {
+			delete(f.contents, content.Name)
+		}
+		return nil
+	})
 }
 
 func (f *fake) MirrorLabels(ctx context.Context, content catalog.Content, labels map[string]*string) (catalog.Content, error) {
@@ -263,4 +273,3 @@ func (f *fake) Await(ctx context.Context, _ string, done func([]catalog.Snapshot
 type quiet struct{}
 
 func (quiet) Event(catalog.Event) {}
-

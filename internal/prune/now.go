@@ -43,7 +43,7 @@ func MakeNowPlan(ctx context.Context, c Cluster, r Request, what string) (plan P
 		row.Does, row.Reason = retention.Sweep, "asked for: --now"
 	}
 	plan.settle(s)
-	plan.Back, plan.Drift = nil, nil // nobody has asked for these
+	plan.Back, plan.Left, plan.Drift = nil, nil, nil // nobody has asked for these
 	return plan, len(plan.last(verdicts)) > 0, nil
 }
 

@@ -46,6 +46,10 @@ type Plan struct {
 	// Back are contents whose policy a run that died has made Delete, and whose
 	// snapshots stay.
 	Back []catalog.Content
+	// Left are contents that a run that died has made Delete of, and whose
+	// snapshots it has deleted: they stand where the snapshot-controller has
+	// seen the second before the first.
+	Left []catalog.Content
 	// Drift are contents that do not mirror the labels of their snapshots.
 	Drift []Drifted
 	// Unread are the kinds that the caller may not read.
@@ -91,7 +95,7 @@ func (p Plan) Doing(d retention.Decision) []Row {
 
 // Empty reports whether Run would change nothing.
 func (p Plan) Empty() bool {
-	return len(p.Back)+len(p.Drift) == 0 && !slices.ContainsFunc(p.Rows, Row.writes)
+	return len(p.Back)+len(p.Left)+len(p.Drift) == 0 && !slices.ContainsFunc(p.Rows, Row.writes)
 }
 
 func (r Row) writes() bool {
@@ -250,6 +254,17 @@ func (p *Plan) lent(s sight) {
 			p.Back = append(p.Back, content)
 		}
 	}
+	standing := map[string]bool{}
+	for _, shot := range s.snapshots {
+		standing[shot.UID] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.contents.byName)) {
+		content := s.contents.byName[name]
+		here := p.Scope.All || slices.Contains(p.Scope.Namespaces, content.Namespace)
+		if here && content.Lent && content.Ours && !content.Terminating && !standing[content.SnapshotUID] && content.Policy == policyDelete {
+			p.Left = append(p.Left, content)
+		}
+	}
 }
 
 func (p *Plan) sweeps(s catalog.Snapshot) bool {
@@ -347,7 +362,7 @@ func (p Plan) Namespaces() []string {
 			names = append(names, r.Point.Namespace)
 		}
 	}
-	for _, content := range p.Back {
+	for _, content := range slices.Concat(p.Back, p.Left) {
 		names = append(names, content.Namespace)
 	}
 	slices.Sort(names)
@@ -369,6 +384,9 @@ func (p Plan) Rights() []catalog.Right {
 		if len(r.Openly) > 0 {
 			need[catalog.Right{Verb: "patch", Group: group, Resource: KindContents}] = true
 		}
+	}
+	if len(p.Left) > 0 {
+		need[catalog.Right{Verb: "delete", Group: group, Resource: KindContents}] = true
 	}
 	if len(p.Back)+len(p.Drift) > 0 {
 		need[catalog.Right{Verb: "patch", Group: group, Resource: KindContents}] = true

@@ -104,6 +104,28 @@ func TestRun(t *testing.T) {
 			did:       []string{"Delete content-data-01", "delete data-01"},
 		},
 		{
+			name:      "a retained content that the controller lets stand is deleted all the same",
+			snapshots: []catalog.Snapshot{due(point("data", 1)), daily(point("data", 21))},
+			prepare: func(f *fake, _ *prune.Request) {
+				retained(f, "content-data-01")
+				f.late = true
+			},
+			want: map[string]prune.Outcome{"data-01": prune.Deleted},
+			did:  []string{"Delete content-data-01", "delete content-data-01", "delete data-01"},
+		},
+		{
+			name:      "what a dead run has left of a sweep goes",
+			snapshots: []catalog.Snapshot{daily(point("data", 21))},
+			prepare: func(f *fake, r *prune.Request) {
+				r.Scope.Namespaces = []string{"shop"}
+				for name, lent := range map[string]bool{"left": true, "retained": false} {
+					f.contents[name] = catalog.Content{Name: name, Ours: true, Policy: "Delete", Lent: lent, Namespace: "shop", Snapshot: "gone", SnapshotUID: "uid-gone"}
+				}
+			},
+			want: map[string]prune.Outcome{},
+			did:  []string{"delete left"},
+		},
+		{
 			name:      "one that is relabelled at the last moment stays, and its content is retained again",
 			snapshots: []catalog.Snapshot{due(point("data", 1)), daily(point("data", 21))},
 			prepare: func(f *fake, _ *prune.Request) {
@@ -227,8 +249,9 @@ func TestAStorageThatKeepsAll(t *testing.T) {
 		for _, o := range got {
 			count[o]++
 		}
-		if diff := cmp.Diff(map[prune.Outcome]int{prune.Stuck: 4, prune.PutOff: 14, prune.Deleted: 1}, count); diff != "" {
-			t.Errorf("outcomes (-want +got):\n%s", diff)
+		// While the first four time out, at most three more take their places.
+		if stuck := count[prune.Stuck]; stuck < 4 || stuck > 7 || stuck+count[prune.PutOff] != 18 || count[prune.Deleted] != 1 {
+			t.Errorf("outcomes %v", count)
 		}
 		if took := time.Since(began); took > 2*r.Timeout {
 			t.Errorf("took %s", took)

@@ -72,7 +72,7 @@ func Run(ctx context.Context, c Cluster, now func() time.Time, plan Plan, w cata
 	}
 	r.inUse = users(r.seen)
 	var result Result
-	result.Errs = append(r.back(ctx), r.mirror(ctx)...)
+	result.Errs = slices.Concat(r.back(ctx), r.finish(ctx), r.mirror(ctx))
 	items := make([][]Item, len(plan.Rows))
 	r.label(ctx, items)
 	r.sweep(ctx, items)
@@ -122,6 +122,16 @@ func unlessGone(err error) error {
 		return nil
 	}
 	return err
+}
+
+// finish deletes what dead runs have begun to sweep.
+func (r *running) finish(ctx context.Context) []error {
+	errs := make([]error, len(r.Left))
+	each(len(r.Left), writers, func(i int) {
+		r.warn(r.Left[i].Namespace, "", fmt.Sprintf("content %s: a run that died has deleted its snapshot; it goes now", r.Left[i].Name))
+		errs[i] = r.cluster.DiscardContent(ctx, r.Left[i])
+	})
+	return errs
 }
 
 // mirror writes labels to the contents that have others.

@@ -263,23 +263,51 @@ func (s *sweeping) hopeless(driver string) bool {
 
 // await waits until the content is gone.
 func (s *sweeping) await(ctx context.Context, item Item, content catalog.Content, l *leaving) Item {
-	timer := time.NewTimer(s.Timeout)
-	defer timer.Stop()
-	var err error
-	select {
-	case <-l.gone:
-		err = s.went(content.Driver)
-	case <-timer.C:
-		err = errTimeout
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	}
+	err := s.leaves(ctx, content, l)
 	if err == nil {
 		item.Outcome = Deleted
 		return item
 	}
 	s.forget(content.Name)
 	return s.remains(ctx, item, content, s.says(content.Driver, l, err), err)
+}
+
+// leaves waits until the content is gone. A snapshot-controller that has not
+// yet seen that it is to go lets it stand: it is then told again.
+func (s *sweeping) leaves(ctx context.Context, content catalog.Content, l *leaving) error {
+	timer, nudge := time.NewTimer(s.Timeout), time.NewTicker(nudgeAfter)
+	defer timer.Stop()
+	defer nudge.Stop()
+	for {
+		select {
+		case <-l.gone:
+			return s.went(content.Driver)
+		case <-nudge.C:
+			if err := s.nudge(ctx, content); err != nil {
+				return err
+			}
+		case <-timer.C:
+			return errTimeout
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// nudgeAfter is how long a content that was retained may stand untouched.
+const nudgeAfter = 5 * time.Second
+
+// nudge deletes a content that was retained, and that nobody has deleted with
+// its snapshot.
+func (s *sweeping) nudge(ctx context.Context, content catalog.Content) error {
+	if !content.Lent {
+		return nil
+	}
+	now, err := s.cluster.Content(ctx, content.Name)
+	if err != nil || now.Terminating || !now.Lent {
+		return unlessGone(err)
+	}
+	return s.cluster.DiscardContent(ctx, now)
 }
 
 // went notes that a content of the driver is gone; the error is that nobody

@@ -8,49 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 	"github.com/backsnap/kubectl-backsnap/testdata/e2e/kit"
 )
-
-// nights are the restore points of one claim, one a night from first, with
-// labels and record as the runs would have set them; each name is its day. They
-// are real: the storage has made a snapshot for each.
-func nights(t *testing.T, namespace, claim string, first time.Time, count int) {
-	t.Helper()
-	uid := kit.Kubectl(t, "get", "pvc", claim, "-n", namespace, "-o", "jsonpath={.metadata.uid}")
-	var taken []catalog.Snapshot
-	var manifests strings.Builder
-	for night := range count {
-		cut := first.AddDate(0, 0, night)
-		s := catalog.Snapshot{
-			Namespace: namespace, Name: claim + "-" + cut.Format(time.DateOnly), Claim: claim, Run: catalog.Run(cut.Format("20060102-150405") + "-aaaa"),
-			Consistency: catalog.Crash, Retain: "calendar", Ready: true,
-		}
-		s.Periods = catalog.FreePeriods(cut, []string{claim}, taken)
-		s.Record = &catalog.Record{
-			Version: catalog.RecordVersion, Run: s.Run, App: "pvc/" + claim, Members: []string{claim}, TimeZone: "UTC", Consistency: catalog.Crash, Cut: cut,
-			Claim: catalog.ClaimRecord{Name: claim, UID: uid},
-		}
-		taken = append(taken, s)
-		notes, err := s.Annotations()
-		if err != nil {
-			t.Fatal(err)
-		}
-		metadata, err := json.Marshal(map[string]any{"namespace": namespace, "name": s.Name, "labels": s.Labels(), "annotations": notes})
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(&manifests, "---\n"+`{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshot, metadata: %s, spec: {source: {persistentVolumeClaimName: %s}}}`+"\n", metadata, claim)
-	}
-	kit.Apply(t, manifests.String(), "apply", "--server-side", "-f", "-")
-	kit.Until(t, "snapshots to be ready", func() string {
-		ready := strings.Count(kit.Kubectl(t, "get", "volumesnapshot", "-n", namespace, "-o", "jsonpath={.items[*].status.readyToUse}"), "true")
-		if ready != count {
-			return fmt.Sprintf("%d of %d", ready, count)
-		}
-		return ""
-	})
-}
 
 // pruned is what `prune -o json` prints.
 type pruned struct {
@@ -114,7 +73,7 @@ func TestPruneSixtyNights(t *testing.T) {
 	namespace := kit.Namespace(t)
 	kit.Claim(t, namespace, "data", "")
 	kit.Bound(t, namespace, "data")
-	nights(t, namespace, "data", time.Date(2025, time.January, 1, 1, 15, 0, 0, time.UTC), 60)
+	kit.Nights(t, namespace, "data", time.Date(2025, time.January, 1, 1, 15, 0, 0, time.UTC), 60)
 	here := []string{"-n", namespace, "--keep", "daily=7,weekly=4,monthly=12", "--yes"}
 
 	// A brake stops what is too much; nothing has changed then.
@@ -201,7 +160,7 @@ func TestPruneGoesOn(t *testing.T) {
 	}
 	kit.Bound(t, namespace, "data", "stuck")
 	first := time.Date(2025, time.January, 1, 1, 15, 0, 0, time.UTC)
-	nights(t, namespace, "data", first, 5)
+	kit.Nights(t, namespace, "data", first, 5)
 	kit.Snapshot(t, 0, "stuck", "-n", namespace, "--repository", "none", "--retain", "30d")
 	kit.Snapshot(t, 0, "stuck", "-n", namespace, "--repository", "none", "--retain", "30d")
 	stuck := standing(t, namespace)[5]
