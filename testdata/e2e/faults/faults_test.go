@@ -20,19 +20,34 @@ func claim(t *testing.T) string {
 	return namespace
 }
 
-// slowDump is a database whose dump takes some seconds.
-func slowDump(t *testing.T) kit.Database {
+// slowDump is a database whose dump waits for another session's lock on a
+// table, for up to a minute, until unlock is called.
+func slowDump(t *testing.T) (db kit.Database, unlock func()) {
 	t.Helper()
-	db := kit.Postgres(t, kit.Namespace(t), "postgres", kit.Options{Size: "1Gi"})
-	db.SQL(t, "create table big as select i, repeat(md5(i::text), 4) as what from generate_series(1, 600000) i")
-	return db
+	db = kit.Postgres(t, kit.Namespace(t), "postgres", kit.Options{})
+	db.SQL(t, "create table busy (i int)")
+	kit.Exec(t, db.Namespace, db.Pod(),
+		`psql -XqU postgres -d shop -c 'begin' -c 'lock table busy in access exclusive mode' -c 'select pg_sleep(3600)' >/dev/null 2>&1 </dev/null &`)
+	const held = "from pg_locks where relation = 'busy'::regclass and mode = 'AccessExclusiveLock' and granted"
+	kit.Until(t, "lock on table busy", func() string {
+		if count := db.SQL(t, "select count(*) "+held); count != "1" {
+			return count + " locks"
+		}
+		return ""
+	})
+	return db, func() { db.SQL(t, "select pg_terminate_backend(pid) "+held) }
 }
 
-// dumping waits until a dump is being written. It looks from inside of the pod:
-// a kubectl for each look could miss a quick one.
+// dumping waits until a dump is being written.
 func dumping(t *testing.T, db kit.Database) {
 	t.Helper()
-	kit.Exec(t, db.Namespace, db.Pod(), `for i in $(seq 3600); do ls -A /var/lib/postgresql/data | grep -qF .part && exit; sleep 0.05; done; exit 1`)
+	kit.Until(t, "dump to begin", func() string {
+		files := kit.Exec(t, db.Namespace, db.Pod(), "ls -A /var/lib/postgresql/data")
+		if strings.Contains(files, ".part") {
+			return ""
+		}
+		return files
+	})
 }
 
 // undisturbed checks that nothing of a broken run is left in the volume and
@@ -50,7 +65,8 @@ func undisturbed(t *testing.T, db kit.Database) {
 }
 
 func TestAnInterruptedRunCleansUp(t *testing.T) {
-	db := slowDump(t)
+	t.Parallel()
+	db, _ := slowDump(t)
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		cmd := kit.Start(t, os.Getenv("KUBECONFIG"), "snapshot", "-n", db.Namespace, "--repository", "none")
 		dumping(t, db)
@@ -69,7 +85,8 @@ func TestAnInterruptedRunCleansUp(t *testing.T) {
 }
 
 func TestNeverLeaveAnApplicationFrozenWhenTheClientIsKilled(t *testing.T) {
-	db := slowDump(t)
+	t.Parallel()
+	db, unlock := slowDump(t)
 	cmd := kit.Start(t, os.Getenv("KUBECONFIG"), "snapshot", "-n", db.Namespace, "--repository", "none")
 	dumping(t, db)
 	if err := cmd.Process.Kill(); err != nil {
@@ -77,6 +94,7 @@ func TestNeverLeaveAnApplicationFrozenWhenTheClientIsKilled(t *testing.T) {
 	}
 	cmd.Wait()
 	undisturbed(t, db)
+	unlock()
 	// The dead run's lease is taken over; its name is in nobody's way.
 	kit.Snapshot(t, 0, "-n", db.Namespace, "--repository", "none", "--lock-timeout", "1m")
 }
