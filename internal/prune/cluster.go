@@ -31,6 +31,10 @@ type Cluster interface {
 	Content(ctx context.Context, name string) (catalog.Content, error)
 	// Holdings are the namespaces in scope that runs hold.
 	Holdings(ctx context.Context, scope catalog.Scope) ([]catalog.Holding, error)
+	// Notices are what the cluster has said of snapshots and their contents, by
+	// the snapshot's UID, oldest first. What may be read is returned beside a
+	// catalog.Failure for what may not.
+	Notices(ctx context.Context, snapshots []catalog.Snapshot) (map[string][]catalog.Notice, error)
 	// Missing are those of the rights that the caller does not have, in order.
 	Missing(ctx context.Context, rights []catalog.Right) ([]catalog.Right, error)
 

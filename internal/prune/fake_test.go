@@ -177,10 +177,7 @@ func (f *fake) Discard(ctx context.Context, s catalog.Snapshot) error {
 		}
 		delete(f.snapshots, s.Name)
 		content := f.contents[s.Content]
-		if f.keeps[s.Content] {
-			content.Err = "the array keeps it"
-			f.contents[s.Content] = content
-		} else if content.Policy == "Delete" && !f.late {
+		if content.Policy == "Delete" && !f.late && !f.keeps[s.Content] {
 			delete(f.contents, s.Content)
 		}
 		return nil
@@ -273,3 +270,10 @@ func (f *fake) Await(ctx context.Context, _ string, done func([]catalog.Snapshot
 type quiet struct{}
 
 func (quiet) Event(catalog.Event) {}
+
+func (f *fake) Notices(_ context.Context, snapshots []catalog.Snapshot) (map[string][]catalog.Notice, error) {
+	return map[string][]catalog.Notice{snapshots[0].UID: {
+		{Type: "Warning", Reason: "SnapshotDeleteError", Message: "Failed to delete snapshot"},
+		{Type: "Normal", Reason: "SnapshotReady", Message: "it was"},
+	}}, nil
+}

@@ -1,6 +1,7 @@
 package prune
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -331,6 +332,20 @@ func (s *sweeping) says(driver string, l *leaving, err error) string {
 	return l.says
 }
 
+// heard is the last that the cluster has warned of a snapshot or its content;
+// "" for nothing, or nothing that may be read. csi-snapshotter tells that a
+// driver refuses to delete there alone, and keeps the driver's words for its
+// log.
+func (s *sweeping) heard(ctx context.Context, shot catalog.Snapshot) string {
+	notices, _ := s.cluster.Notices(ctx, []catalog.Snapshot{shot})
+	for _, n := range slices.Backward(notices[shot.UID]) {
+		if n.Type == "Warning" {
+			return n.Reason + ": " + n.Message
+		}
+	}
+	return ""
+}
+
 // remains is an item whose content does not go.
 func (s *sweeping) remains(ctx context.Context, item Item, content catalog.Content, says string, err error) Item {
 	shot := item.Snapshot
@@ -345,10 +360,7 @@ func (s *sweeping) remains(ctx context.Context, item Item, content catalog.Conte
 		}
 	case errors.Is(err, errTimeout):
 		message += fmt.Sprintf(" after %s", s.Timeout)
-		if says == "" {
-			says = "neither snapshot-controller nor driver says why"
-		}
-		err = errors.New(says)
+		err = errors.New(cmp.Or(says, s.heard(ctx, shot), "neither snapshot-controller nor driver says why"))
 	}
 	item.Err = &catalog.Failure{
 		Code: code, Message: message, Cause: err,
