@@ -51,11 +51,7 @@ func newCopy(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 }
 
 func runCopy(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags, o *copyingFlags, args []string) error {
-	run, err := catalog.NewRun(env.Now(), env.Random)
-	if err != nil {
-		return err
-	}
-	namespace, err := currentNamespace(config)
+	run, namespace, err := begin(env, config)
 	if err != nil {
 		return err
 	}

@@ -143,11 +143,7 @@ type pruning struct {
 }
 
 func runPrune(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags, o *pruneOptions, args []string) error {
-	run, err := catalog.NewRun(env.Now(), env.Random)
-	if err != nil {
-		return err
-	}
-	namespace, err := currentNamespace(config)
+	run, namespace, err := begin(env, config)
 	if err != nil {
 		return err
 	}
@@ -290,14 +286,7 @@ func (p *pruning) checkRights(ctx context.Context) error {
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	var names []string
-	for _, right := range missing {
-		names = append(names, "cannot "+right.String())
-	}
-	return &catalog.Failure{
-		Code: catalog.CodeForbidden, Message: "rights are missing", Cause: errors.New(strings.Join(names, "; ")), State: "nothing changed",
-		Next: "ask for a Role with these rights",
-	}
+	return catalog.Forbidden(missing, "")
 }
 
 // confirm wants somebody to say that things may be removed. Marks alone remove
@@ -313,8 +302,7 @@ func (p *pruning) confirm(ctx context.Context) error {
 	}
 	if p.options.now {
 		if p.last && p.options.yes && p.options.minKeep > 0 {
-			err := prune.ErrLast(p.what)
-			return err
+			return prune.ErrLast(p.what)
 		}
 		_, name, _ := strings.Cut(p.what, "/")
 		return confirmName(ctx, p.env, p.options.yes, "restore point", name, command)

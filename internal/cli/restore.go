@@ -243,11 +243,7 @@ type restoring struct {
 }
 
 func runRestore(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags, o *restoreOptions, source string) error {
-	run, err := catalog.NewRun(env.Now(), env.Random)
-	if err != nil {
-		return err
-	}
-	namespace, err := currentNamespace(config)
+	run, namespace, err := begin(env, config)
 	if err != nil {
 		return err
 	}

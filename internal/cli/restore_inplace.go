@@ -101,14 +101,11 @@ const (
 )
 
 func runSwap(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags, o *restoreOptions, args []string) error {
-	own, err := catalog.NewRun(env.Now(), env.Random)
+	own, namespace, err := begin(env, config)
 	if err != nil {
 		return err
 	}
-	s := &swapping{restoring: restoring{env: env, config: config, options: o, started: env.Now()}, action: actionRestore, run: own}
-	if s.namespace, err = currentNamespace(config); err != nil {
-		return err
-	}
+	s := &swapping{restoring: restoring{env: env, config: config, options: o, started: env.Now()}, action: actionRestore, run: own, namespace: namespace}
 	if err := s.readSwap(cmd, own, args); err != nil {
 		return usageError(cmd, err)
 	}

@@ -198,6 +198,17 @@ func means(t snapshot.Target, v catalog.Snapshot) bool {
 	return slices.Contains(strings.Split(v.App(), "+"), t.String())
 }
 
+// begin is what each run that changes something has: its id, and the namespace
+// that is meant where none is said.
+func begin(env *Env, config *genericclioptions.ConfigFlags) (catalog.Run, string, error) {
+	run, err := catalog.NewRun(env.Now(), env.Random)
+	if err != nil {
+		return "", "", err
+	}
+	namespace, err := currentNamespace(config)
+	return run, namespace, err
+}
+
 func currentNamespace(config *genericclioptions.ConfigFlags) (string, error) {
 	namespace, _, err := config.ToRawKubeConfigLoader().Namespace()
 	if err != nil {

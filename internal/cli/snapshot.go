@@ -96,11 +96,7 @@ func (o *snapshotOptions) check() error {
 }
 
 func runSnapshot(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags, o *snapshotOptions, args []string) error {
-	run, err := catalog.NewRun(env.Now(), env.Random)
-	if err != nil {
-		return err
-	}
-	namespace, err := currentNamespace(config)
+	run, namespace, err := begin(env, config)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package prune
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,13 +138,18 @@ func (r *running) finish(ctx context.Context) []error {
 // mirror writes labels to the contents that have others.
 func (r *running) mirror(ctx context.Context) []error {
 	errs := make([]error, len(r.Drift))
-	each(len(r.Drift), writers, func(i int) {
-		_, err := r.cluster.MirrorLabels(ctx, r.Drift[i].Content, r.Drift[i].Labels)
-		if !errors.Is(err, catalog.ErrChanged) { // the next run mirrors it
-			errs[i] = unlessGone(err)
-		}
-	})
+	each(len(r.Drift), writers, func(i int) { errs[i] = r.mirrorTo(ctx, r.Drift[i]) })
 	return errs
+}
+
+// mirrorTo writes labels to one content. One that has changed since it was read
+// is left to the next run.
+func (r *running) mirrorTo(ctx context.Context, d Drifted) error {
+	_, err := r.cluster.MirrorLabels(ctx, d.Content, d.Labels)
+	if errors.Is(err, catalog.ErrChanged) {
+		return nil
+	}
+	return unlessGone(err)
 }
 
 // label marks and unmarks.
@@ -193,7 +199,7 @@ func (r *running) relabel(ctx context.Context, item Item, labels, notes map[stri
 		return item
 	}
 	if drift := content.Drift(changed); drift != nil {
-		if _, err := r.cluster.MirrorLabels(ctx, content, drift); err != nil && !errors.Is(err, catalog.ErrChanged) && !errors.Is(err, catalog.ErrGone) {
+		if err := r.mirrorTo(ctx, Drifted{content, drift}); err != nil {
 			r.warn(changed.Namespace, changed.Name, fmt.Sprintf("mirror labels to its content: %v", err))
 		}
 	}
@@ -228,10 +234,7 @@ func failure(ctx context.Context, message string, err error) error {
 	code := catalog.CodeStorage
 	switch {
 	case ctx.Err() != nil:
-		code = catalog.CodeInterrupted
-		if of := catalog.CodeOf(err); of != "" {
-			code = of
-		}
+		code = cmp.Or(catalog.CodeOf(err), catalog.CodeInterrupted)
 	case errors.As(err, &inner):
 		code = inner.Code
 	}

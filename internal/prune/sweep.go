@@ -354,10 +354,7 @@ func (s *sweeping) remains(ctx context.Context, item Item, content catalog.Conte
 	code, next := catalog.CodeStuck, "kubectl describe volumesnapshotcontent "+content.Name
 	switch {
 	case ctx.Err() != nil:
-		code = catalog.CodeInterrupted
-		if of := catalog.CodeOf(err); of != "" {
-			code = of
-		}
+		code = cmp.Or(catalog.CodeOf(err), catalog.CodeInterrupted)
 	case errors.Is(err, errTimeout):
 		message += fmt.Sprintf(" after %s", s.Timeout)
 		err = errors.New(cmp.Or(says, s.heard(ctx, shot), "neither snapshot-controller nor driver says why"))
