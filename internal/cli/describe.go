@@ -25,7 +25,10 @@ type describeOptions struct {
 
 const describeLong = `
 	Show all that is known of restore points: what they were taken of, when each step came to its end, the evidence for
-	their consistency, their copies, how long they are kept and why, and what the cluster has said of them.`
+	their consistency, their copies, how long they are kept and why, and what the cluster has said of them.
+
+	Of a run that has restored: its new claims; or which volumes it has exchanged, which are kept, and with which commands
+	they are given back or removed.`
 
 const describeExample = `
 	# One snapshot, as list names it
@@ -33,6 +36,9 @@ const describeExample = `
 
 	# All snapshots of a run, in every namespace
 	kubectl backsnap describe run/20261121-011500-p9aa -A
+
+	# A restore in place: what is kept of before it, and how to go back
+	kubectl backsnap describe run/20261121-091600-b2c1 -n shop
 
 	# The evidence of the dumps for a script
 	kubectl backsnap describe sts/mysql -n shop -o jsonpath='{.items[*].record.dumps}'`
@@ -72,6 +78,15 @@ func runDescribe(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigF
 	found, err := restorePoints(cmd.Context(), cluster, chosen)
 	if err != nil {
 		return err
+	}
+	if run, ok := chosen.onlyRun(); ok && len(found) == 0 {
+		restored, err := describeRestore(cmd.Context(), cluster, chosen.scope, run)
+		switch {
+		case err != nil:
+			return err
+		case len(restored) > 0:
+			return printRestores(env.Out, o.output, printer, restored)
+		}
 	}
 	if err := chosen.unmet(found); err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 	"github.com/backsnap/kubectl-backsnap/internal/offsite"
 	"github.com/backsnap/kubectl-backsnap/internal/restic"
+	"github.com/backsnap/kubectl-backsnap/internal/restore"
 )
 
 type logsOptions struct {
@@ -28,7 +29,8 @@ type logsOptions struct {
 
 const logsLong = `
 	What the cluster knows of a run, in the order of time: when its snapshots were asked for, cut and ready, the dumps
-	and what proves them, what restic says in the movers, the copies, and the events about all of these.
+	and what proves them, what restic says in the movers, the copies, the claims that were restored and the volumes that
+	were exchanged for them, and the events about all of these.
 
 	With -f it goes on until the run has ended, writes its copies down as the run itself would, and removes what was
 	made for them. The exit code is then that of the copies. It ends before, and leaves all as it is, at ^C and when nobody
@@ -53,7 +55,7 @@ func newLogs(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 	f := cmd.Flags()
 	f.BoolVarP(&o.follow, "follow", "f", false, "Go on until the run has ended, and take its copies in")
 	f.BoolVarP(&o.all, "all-namespaces", "A", false, "Look in every namespace of the cluster")
-	f.StringVar(&o.phase, "phase", "", "Only what belongs to one `phase`: dump, snapshot or upload")
+	f.StringVar(&o.phase, "phase", "", "Only what belongs to one `phase`: dump, snapshot, upload or restore")
 	addBackupNamespace(cmd, &o.backupNamespace)
 	return withEnvironment(env, cmd)
 }
@@ -63,9 +65,9 @@ func runLogs(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags
 	if err != nil {
 		return usageError(cmd, err)
 	}
-	phases := []catalog.Phase{catalog.PhaseDump, catalog.PhaseSnapshot, catalog.PhaseUpload}
+	phases := []catalog.Phase{catalog.PhaseDump, catalog.PhaseSnapshot, catalog.PhaseUpload, catalog.PhaseRestore}
 	if o.phase != "" && !slices.Contains(phases, catalog.Phase(o.phase)) {
-		return usageError(cmd, fmt.Errorf("phase %q: want dump, snapshot or upload", o.phase))
+		return usageError(cmd, fmt.Errorf("phase %q: want dump, snapshot, upload or restore", o.phase))
 	}
 	l := &logs{env: env, out: &logWriter{w: env.Out, phase: catalog.Phase(o.phase), tenths: map[string]int64{}}}
 	if l.scope, err = runScope(config, o.all, o.backupNamespace); err != nil {
@@ -74,7 +76,7 @@ func runLogs(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags
 	if l.cluster, err = env.Connect(config); err != nil {
 		return err
 	}
-	t, err := findRun(cmd.Context(), l.cluster, l.scope, run)
+	t, err := l.find(cmd.Context(), run)
 	if err != nil {
 		return err
 	}
@@ -93,6 +95,25 @@ type logs struct {
 	scope   catalog.Scope
 	cluster Cluster
 	out     *logWriter
+
+	restored []restore.Trace
+}
+
+// find looks for the run: for one that takes or copies snapshots, and for one
+// that restores, of which there may be claims and volumes alone.
+func (l *logs) find(ctx context.Context, run catalog.Run) (*traces, error) {
+	t, err := findRun(ctx, l.cluster, l.scope, run)
+	if err == nil && len(t.snapshots) > 0 || err != nil && !catalog.Has(err, catalog.CodeNotFound) {
+		return t, err
+	}
+	found, _, unread := restore.Traces(ctx, l.cluster, l.scope, run)
+	if unread != nil {
+		return nil, unread
+	}
+	if l.restored = found; err != nil && len(found) > 0 {
+		t, err = &traces{run: run}, nil
+	}
+	return t, err
 }
 
 // past writes what there is by now.
@@ -102,6 +123,10 @@ func (l *logs) past(ctx context.Context, t *traces) error {
 	for _, s := range t.snapshots {
 		all = append(all, evidence(s)...)
 		names[s.Namespace] = append(names[s.Namespace], s.Name)
+	}
+	for _, r := range l.restored {
+		all = append(all, restoredEntries(r)...)
+		names[r.Namespace] = append(names[r.Namespace], r.Names()...)
 	}
 	for _, m := range t.movers {
 		names[m.Namespace] = append(names[m.Namespace], m.Name)
@@ -119,10 +144,7 @@ func (l *logs) past(ctx context.Context, t *traces) error {
 		if err != nil {
 			return err
 		}
-		phase := catalog.PhaseUpload
-		if !slices.Contains(t.places(), namespace) {
-			phase = catalog.PhaseSnapshot
-		}
+		phase := l.phaseIn(namespace, t)
 		for _, line := range lines {
 			all = append(all, entry{line.Time, phase, line.About, line.Text})
 		}
@@ -132,6 +154,17 @@ func (l *logs) past(ctx context.Context, t *traces) error {
 		l.out.write(e)
 	}
 	return l.out.err
+}
+
+// phaseIn is what the run does in that namespace, as far as events tell.
+func (l *logs) phaseIn(namespace string, t *traces) catalog.Phase {
+	switch {
+	case len(l.restored) > 0:
+		return catalog.PhaseRestore
+	case slices.Contains(t.places(), namespace):
+		return catalog.PhaseUpload
+	}
+	return catalog.PhaseSnapshot
 }
 
 // follow goes on until the run holds no namespace and its movers have finished.
@@ -219,6 +252,25 @@ func evidence(s catalog.Snapshot) []entry {
 	return all
 }
 
+// restoredEntries are what there is of a restore. When claims and volumes came
+// to be what they are, nothing says: that stands before all else.
+func restoredEntries(t restore.Trace) []entry {
+	d := restoredDoc{Run: t.Run, Namespace: t.Namespace, Standing: t.Standing()}
+	d.InPlace = d.Standing != ""
+	d.read(t)
+	all := []entry{{phase: catalog.PhaseRestore, about: t.Namespace, text: d.Because}}
+	for _, c := range d.Claims {
+		all = append(all, entry{phase: catalog.PhaseRestore, about: t.Namespace + "/" + c.Claim, text: c.words(d.InPlace)})
+	}
+	for _, s := range t.Safety {
+		for _, e := range evidence(s) {
+			e.phase = catalog.PhaseRestore
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
 func copyWords(c catalog.Copy) string {
 	return fmt.Sprintf("copied to %s as %s, %s read, %s stored", c.Repository, short(c.Snapshot), size(c.Bytes), size(c.Added))
 }
@@ -250,8 +302,11 @@ func (l *logWriter) due(about string, done, total int64) bool {
 // said is the log of a mover in words.
 func (l *logWriter) said(m restic.Mover, lines []catalog.Line) []entry {
 	var all []entry
-	about := m.Source.Namespace + "/" + m.Source.Claim
-	if m.Source.Claim == "" {
+	about, phase := m.Source.Namespace+"/"+m.Source.Claim, catalog.PhaseUpload
+	switch {
+	case m.Source.Restores != "":
+		about, phase = m.Source.Namespace+"/"+m.Source.Restores, catalog.PhaseRestore
+	case m.Source.Claim == "":
 		about = "job/" + m.Name
 	}
 	for _, line := range lines {
@@ -265,7 +320,7 @@ func (l *logWriter) said(m restic.Mover, lines []catalog.Line) []entry {
 				short(read.Summary.Snapshot), read.Summary.Files, size(read.Summary.Bytes), size(read.Summary.Added), span(read.Summary.Took))
 		}
 		if text != "" {
-			all = append(all, entry{line.Time, catalog.PhaseUpload, about, "restic: " + text})
+			all = append(all, entry{line.Time, phase, about, "restic: " + text})
 		}
 	}
 	return all

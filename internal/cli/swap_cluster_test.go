@@ -157,7 +157,7 @@ func (c *cluster) SwapVolumes(_ context.Context, namespace string) ([]catalog.Sw
 	defer c.mu.Unlock()
 	var found []catalog.SwapVolume
 	for _, v := range c.w.Volumes {
-		if of, claim := split(v.Of); of == namespace {
+		if of, claim := split(v.Of); of == namespace || namespace == "" {
 			found = append(found, catalog.SwapVolume{
 				Volume: catalog.Volume{Name: v.Name, Run: catalog.Run(v.Run), Reclaim: v.Reclaim, Claim: catalog.Claim{Namespace: of, Name: claim, UID: v.Claim}},
 				Role:   catalog.Role(v.Role), Turn: catalog.Turn(v.Turn), Namespace: of, Of: claim, Manifest: v.Of,

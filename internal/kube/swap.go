@@ -80,9 +80,12 @@ func (c *Cluster) RemakeClaim(ctx context.Context, manifest, volume string) erro
 	return explain(err, doing, claimRight("create", object.Namespace))
 }
 
-// SwapVolumes are those of restores in place in namespace.
+// SwapVolumes are those of restores in place in namespace, "" for all.
 func (c *Cluster) SwapVolumes(ctx context.Context, namespace string) ([]catalog.SwapVolume, error) {
-	selector := fmt.Sprintf("%s,%s in (%s,%s),%s=%s", ours, catalog.LabelRole, catalog.RoleOld, catalog.RoleNew, catalog.LabelNamespace, namespace)
+	selector := fmt.Sprintf("%s,%s in (%s,%s)", ours, catalog.LabelRole, catalog.RoleOld, catalog.RoleNew)
+	if namespace != "" {
+		selector += "," + catalog.LabelNamespace + "=" + namespace
+	}
 	volumes, err := list(ctx, metav1.ListOptions{LabelSelector: selector}, c.core.CoreV1().PersistentVolumes().List,
 		func(l *corev1.PersistentVolumeList) []corev1.PersistentVolume { return l.Items })
 	if err != nil {

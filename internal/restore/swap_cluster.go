@@ -34,7 +34,7 @@ type SwapCluster interface {
 	// of that name is there with another volume is catalog.ErrTaken.
 	RemakeClaim(ctx context.Context, manifest, volume string) error
 
-	// SwapVolumes are those that MarkVolume has marked in namespace.
+	// SwapVolumes are those that MarkVolume has marked in namespace, "" for all.
 	SwapVolumes(ctx context.Context, namespace string) ([]catalog.SwapVolume, error)
 	// MarkVolume makes the volume outlive its claims and writes onto it whose
 	// it is and what is under way. It fails if v.Claim is not whose it is.
