@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -29,6 +30,7 @@ type swapped struct {
 		From         struct{ Run string }
 	}
 	Downtime float64 `json:"downtimeSeconds"`
+	Notes    []string
 }
 
 // swap runs `restore -o json`, wants that exit code, and without a failure an
@@ -97,12 +99,12 @@ func TestRestoreInPlace(t *testing.T) {
 	for name, start := range map[string]func(testing.TB, string, string, kit.Options) kit.Database{"postgres": kit.Postgres, "mariadb": kit.MariaDB} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			inPlace(t, start)
+			inPlace(t, name, start)
 		})
 	}
 }
 
-func inPlace(t *testing.T, start func(testing.TB, string, string, kit.Options) kit.Database) {
+func inPlace(t *testing.T, name string, start func(testing.TB, string, string, kit.Options) kit.Database) {
 	repository := kit.NewRepository(t, "repository password")
 	namespace := kit.Namespace(t)
 	db := start(t, namespace, "shop", kit.Options{})
@@ -147,12 +149,13 @@ func inPlace(t *testing.T, start func(testing.TB, string, string, kit.Options) k
 	if got := db.SQL(t, fmt.Sprintf("select count(*) from busy where id <= %d", before)); got != strconv.Itoa(before) {
 		t.Errorf("%s rows after the rollback, want %d", got, before)
 	}
-	if tables := kit.Command(t, nil, "", "kubectl", "exec", "-n", namespace, db.Pod(), "--", "true"); tables.Code != 0 {
-		t.Errorf("pod %s: %s", db.Pod(), tables.Stderr)
-	}
 	calm(t, namespace, "statefulset/shop", back)
 	swap(t, 0, "RolledBack", "--rollback", doc.Run, "-n", namespace) // again: nothing to do
 	swap(t, 0, "Committed", "--commit", doc.Run, "-n", namespace)
+	if name == "mariadb" {
+		committed(t, namespace, doc.Run)
+		return
+	}
 
 	kept := swap(t, 0, "Restored", append(in, db.Claim(), "--in-place", "--from", "copy")...)
 	calm(t, namespace, "statefulset/shop", kept)
@@ -164,6 +167,48 @@ func inPlace(t *testing.T, start func(testing.TB, string, string, kit.Options) k
 		t.Errorf("rolled back what was committed: %+v", doc)
 	}
 	committed(t, namespace, kept.Run, doc.Run)
+}
+
+// told wants `describe` and `logs` to tell of a run with one claim what doc does.
+func told(t *testing.T, namespace string, doc swapped, standing string) {
+	t.Helper()
+	type claim struct {
+		Claim        string `json:"pvc"`
+		Volume, Kept string
+	}
+	var list struct {
+		Items []struct {
+			Run, Standing string
+			Claims        []claim
+			Safety        []struct{ Ready bool } `json:"safetySnapshots"`
+			Undo, Keep    string
+		}
+	}
+	text := kit.Must(t, "describe", "run/"+doc.Run, "-n", namespace, "-o", "json")
+	if err := json.Unmarshal([]byte(text), &list); err != nil || len(list.Items) != 1 {
+		t.Fatalf("read %s: %v", text, err)
+	}
+	got := list.Items[0]
+	if got.Run != doc.Run || got.Standing != standing || len(got.Safety) != 1 || !got.Safety[0].Ready {
+		t.Errorf("described %+v, want %s", got, standing)
+	}
+	var want []claim
+	for _, item := range doc.Items {
+		want = append(want, claim{item.Claim, item.Volume, item.Kept})
+	}
+	if !slices.Equal(got.Claims, want) {
+		t.Errorf("claims %+v, want %+v", got.Claims, want)
+	}
+	undo, keep := fmt.Sprintf("kubectl backsnap restore --rollback %s -n %s", doc.Run, namespace), fmt.Sprintf("kubectl backsnap restore --commit %s -n %s", doc.Run, namespace)
+	if (got.Undo == undo) != (standing == "Restored") || (got.Keep == keep) != (standing != "Removed") {
+		t.Errorf("undo %q, keep %q of %s", got.Undo, got.Keep, standing)
+	}
+	log := kit.Must(t, "logs", "run/"+doc.Run, "-n", namespace)
+	for _, item := range doc.Items {
+		if !strings.Contains(log, item.Kept+" is kept") {
+			t.Errorf("the log says nothing of %s:\n%s", item.Kept, log)
+		}
+	}
 }
 
 // committed wants nothing of those runs to be left but safety snapshots.
@@ -186,4 +231,84 @@ func numbers(t *testing.T, text string) (first, second int) {
 		t.Fatalf("read %q: %v", text, err)
 	}
 	return first, second
+}
+
+// TestRestoreInPlaceEdges: an app that does not stop is put back; a Deployment
+// with an autoscaler that is ignored and a disruption budget gets its data back,
+// in a class that waits for the first consumer too, and so does a claim that
+// nobody mounts.
+func TestRestoreInPlaceEdges(t *testing.T) {
+	t.Parallel()
+	namespace := kit.Namespace(t)
+	kit.Claim(t, namespace, "data", "btrfs-local")
+	kit.Claim(t, namespace, "alone", "")
+	kit.Apply(t, fmt.Sprintf(`
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: app, namespace: %[1]s}
+spec:
+  strategy: {type: Recreate}
+  selector: {matchLabels: {app: app}}
+  template:
+    metadata: {labels: {app: app}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+        - {name: app, image: "docker.io/library/busybox:1.36", imagePullPolicy: IfNotPresent, command: [sleep, "100000"], volumeMounts: [{name: data, mountPath: /data}]}
+      volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: app, namespace: %[1]s}
+spec: {minAvailable: 1, selector: {matchLabels: {app: app}}}
+`, namespace), "apply", "-f", "-")
+	rolled := func() {
+		kit.Kubectl(t, "rollout", "status", "-n", namespace, "deployment/app", "--timeout", kit.Patience.String())
+	}
+	in := func(script string) string {
+		return kit.Kubectl(t, "exec", "-n", namespace, "deployment/app", "--", "sh", "-c", script)
+	}
+	rolled()
+	kit.Bound(t, namespace, "data", "alone")
+	in("echo set >/data/what && sync")
+	kit.Snapshot(t, 0, "-n", namespace, "--repository", "none")
+	in("echo live >/data/what && sync")
+
+	// A pod that does not end: everything is put back.
+	pod := strings.TrimSpace(kit.Kubectl(t, "get", "pod", "-n", namespace, "-l", "app=app", "-o", "name"))
+	kit.Kubectl(t, "patch", pod, "-n", namespace, "--type", "merge", "-p", `{"metadata":{"finalizers":["example.com/held"]}}`)
+	held := swap(t, 6, "", "deployment/app", "-n", namespace, "--in-place", "--app-timeout", "10s")
+	kit.Kubectl(t, "patch", pod, "-n", namespace, "--type", "merge", "-p", `{"metadata":{"finalizers":null}}`)
+	rolled()
+	if got := in("cat /data/what"); held.Code != "BS081" || got != "live\n" {
+		t.Errorf("document %+v, the app serves %q", held, got)
+	}
+	if left := kit.Kubectl(t, "get", "pv", "-l", "backsnap.sh/namespace="+namespace, "-o", "name") + kit.Kubectl(t, "get", "pvc,lease,volumesnapshot", "-n", namespace, "-l", "backsnap.sh/run="+held.Run, "-o", "name"); left != "" {
+		t.Errorf("left: %s", left)
+	}
+
+	kit.Kubectl(t, "autoscale", "deployment", "app", "-n", namespace, "--max", "3")
+	doc := swap(t, 0, "Restored", "data", "-n", namespace, "--in-place", "--ignore-controller")
+	if got := in("cat /data/what"); got != "set\n" {
+		t.Errorf("the app serves %q", got)
+	}
+	notes := []string{"HorizontalPodAutoscaler app scales deployment/app: ignored", "PodDisruptionBudget app does not hold back that deployment/app is scaled"}
+	if !slices.Equal(doc.Notes, notes) {
+		t.Errorf("notes %q, want %q", doc.Notes, notes)
+	}
+	calm(t, namespace, "deployment/app", doc)
+	swap(t, 0, "Committed", "--commit", doc.Run, "-n", namespace)
+
+	alone := swap(t, 0, "Restored", "alone", "-n", namespace, "--in-place")
+	if len(alone.Workloads) != 0 || alone.Downtime != 0 {
+		t.Errorf("document %+v", alone)
+	}
+	calm(t, namespace, "deployment/app", alone)
+	told(t, namespace, alone, "Restored")
+	back := swap(t, 0, "RolledBack", "--rollback", alone.Run, "-n", namespace)
+	calm(t, namespace, "deployment/app", back)
+	told(t, namespace, back, "RolledBack")
+	swap(t, 0, "Committed", "--commit", alone.Run, "-n", namespace)
+	told(t, namespace, swapped{Run: alone.Run}, "Removed")
+	committed(t, namespace, doc.Run, alone.Run)
 }

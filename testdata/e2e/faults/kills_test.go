@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -106,9 +107,14 @@ func (s shop) left(t *testing.T) string {
 // kill is a row of the table.
 type kill struct{ when, what, writable, exit, left string }
 
-// row are its cells.
-func (k kill) row() string {
-	return fmt.Sprintf("| %s | %s | %s | %s | %s |\n", k.when, k.what, k.writable, k.exit, k.left)
+// cells are the row's.
+func (k kill) cells() []string { return []string{k.when, k.what, k.writable, k.exit, k.left} }
+
+func cells(kills []kill) (rows [][]string) {
+	for _, k := range kills {
+		rows = append(rows, k.cells())
+	}
+	return rows
 }
 
 // killClient ends the client after its nth write, by a signal that it cannot
@@ -176,8 +182,8 @@ func TestLeaveNothingBehind(t *testing.T) {
 		}
 		return
 	}
-	table.write(t, "client", "The client is ended by SIGKILL after each of its writes",
-		kill{"killed after write", "what was written", "app writable", "next run's exit", "leftovers"}, killAfterEach(t))
+	snapshotKills.write(t, 0, "The client is ended by SIGKILL after each of its writes",
+		[]string{"killed after write", "what was written", "app writable", "next run's exit", "leftovers"}, cells(killAfterEach(t)))
 }
 
 // killAfterEach is the whole table: some shops take the writes in turn, until
@@ -267,45 +273,46 @@ func TestLeaveNothingBehindOfAMover(t *testing.T) {
 		}
 		kills = append(kills, kill{moment.when, moment.what, "yes", fmt.Sprint(code), cmp.Or(left, "none")})
 	}
-	table.write(t, "mover", "A mover is ended while its client waits for it",
-		kill{"killed when", "how", "app writable", "the run's exit", "leftovers"}, kills)
+	snapshotKills.write(t, 1, "A mover is ended while its client waits for it",
+		[]string{"killed when", "how", "app writable", "the run's exit", "leftovers"}, cells(kills))
 }
 
-// table is docs/faults/kills.md, of which each test writes a part.
-var table kills
+// snapshotKills is docs/faults/kills.md.
+var snapshotKills = tables{
+	file: "kills.md", parts: make([]string, 2),
+	head: "# What is left when something is killed\n\nWritten by `make faults` (testdata/e2e/faults/kills_test.go), on PostgreSQL with a copy to S3. \"Leftovers\" are those after the next run.\n",
+}
 
-type kills struct {
+// tables is a file of docs/faults, of which each test writes a part.
+type tables struct {
+	file, head string
+
 	mu    sync.Mutex
-	parts map[string]string
+	parts []string
 }
 
-// write puts a part into the file, if the test has not failed.
-func (k *kills) write(t *testing.T, part, title string, head kill, rows []kill) {
+// write puts a part into the file, if the test has not failed. The file is
+// written once all parts are there.
+func (f *tables) write(t *testing.T, part int, title string, head []string, rows [][]string) {
 	t.Helper()
 	if t.Failed() {
 		return
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.parts == nil {
-		k.parts = map[string]string{}
-	}
-	text := "\n## " + title + "\n\n" + head.row() + "|---|---|---|---|---|\n"
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	line := func(cells []string) string { return "| " + strings.Join(cells, " | ") + " |\n" }
+	f.parts[part] = "\n## " + title + "\n\n" + line(head) + strings.Repeat("|---", len(head)) + "|\n"
 	for _, row := range rows {
-		text += row.row()
+		f.parts[part] += line(row)
 	}
-	k.parts[part] = text
-	if len(k.parts) < 2 {
+	if slices.Contains(f.parts, "") {
 		return
 	}
-	doc := "# What is left when something is killed\n\nWritten by `make faults` (testdata/e2e/faults/kills_test.go), on PostgreSQL with a copy to S3. \"Leftovers\" are those after the next run.\n"
-	for _, part := range slices.Sorted(slices.Values([]string{"client", "mover"})) {
-		doc += k.parts[part]
-	}
-	if err := os.MkdirAll("../../../docs/faults", 0o755); err != nil {
+	const folder = "../../../docs/faults"
+	if err := os.MkdirAll(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile("../../../docs/faults/kills.md", []byte(doc), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(folder, f.file), []byte(f.head+strings.Join(f.parts, "")), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
