@@ -141,7 +141,8 @@ func (s stand) unsafe(t *testing.T, when, run string) {
 	}
 }
 
-// moment reports whether the time has come, of each write that was answered.
+// moment reports whether the time has come, of each write that the server has
+// done.
 type moment func(kube.Request) bool
 
 // nth is after so many writes.
@@ -150,11 +151,11 @@ func nth(n int) moment {
 	return func(kube.Request) bool { return int(writes.Add(1)) == n }
 }
 
-// after is after the first write of that verb to an object of that resource,
-// which the server has done; path is how its path ends.
+// after is after the first write of that verb to an object of that resource;
+// path is how its path ends.
 func after(verb, resource, path string) moment {
 	return func(r kube.Request) bool {
-		return r.Verb == verb && r.Resource == resource && strings.HasSuffix(r.Path, path) && r.Status < 300
+		return r.Verb == verb && r.Resource == resource && strings.HasSuffix(r.Path, path)
 	}
 }
 
@@ -175,8 +176,8 @@ func (s stand) strike(t *testing.T, when moment, do func(client *os.Process)) st
 	var once sync.Once
 	come, done := make(chan string, 1), make(chan struct{})
 	proxy := kit.NewProxy(t, func(r kube.Request) {
-		if r.Resource == "leases" && r.Verb == "update" || !when(r) {
-			return // renewals come when they come
+		if r.Status/100 != 2 || r.Resource == "leases" && r.Verb == "update" || !when(r) {
+			return // a conflict changes nothing and is tried again; renewals come when they come
 		}
 		once.Do(func() {
 			come <- r.Verb + " " + r.Resource
