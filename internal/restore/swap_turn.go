@@ -316,7 +316,8 @@ func (t *turning) putBack(ctx context.Context) error {
 	return back.withdraw(ctx)
 }
 
-// withdraw takes the marks off the old volumes, and removes the new ones.
+// withdraw takes the marks off the old volumes, and removes the new ones: also
+// where their claims seem to be there still, for those may be going.
 func (t *turning) withdraw(ctx context.Context) error {
 	for _, p := range t.swap.Pairs {
 		if p.Old.Role != "" {
@@ -324,7 +325,7 @@ func (t *turning) withdraw(ctx context.Context) error {
 				return err
 			}
 		}
-		if p.New.Name != "" && p.Temp.UID == "" {
+		if p.New.Name != "" {
 			if err := t.cluster.LetVolume(ctx, p.New.Name, "Delete"); err != nil {
 				return err
 			}

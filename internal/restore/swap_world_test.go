@@ -38,8 +38,9 @@ type swapWorld struct {
 	hearAt  int
 	stuck   bool // pods do not end
 	unready bool
-	steal   bool   // somebody makes the claim in between
-	raise   string // claim: while its volumes are exchanged somebody scales the app up
+	going   map[string]int // claims that go once they were listed so often
+	steal   bool           // somebody makes the claim in between
+	raise   string         // claim: while its volumes are exchanged somebody scales the app up
 }
 
 // worldPV is a volume; data is what it holds.
@@ -52,7 +53,7 @@ type worldPV struct {
 func newSwapWorld(t *testing.T) *swapWorld {
 	w := &swapWorld{
 		cluster: newCluster(shot("01:00", "data"), shot("01:00", "logs")), t: t,
-		held: map[string]catalog.Claim{}, volumes: map[string]*worldPV{}, safety: map[string]catalog.Snapshot{}, checks: map[string]bool{},
+		held: map[string]catalog.Claim{}, volumes: map[string]*worldPV{}, safety: map[string]catalog.Snapshot{}, checks: map[string]bool{}, going: map[string]int{},
 		app: catalog.App{Workload: catalog.Workload{Kind: "statefulset", Name: "mysql"}, Namespace: "shop", UID: "uid-of-mysql", Replicas: 2, Templates: []string{"x-"}, Claims: []string{"data", "logs"}},
 	}
 	for _, s := range []int{0, 1} {
@@ -106,6 +107,11 @@ func (w *swapWorld) read() error {
 
 func (w *swapWorld) Inventory(ctx context.Context, scope catalog.Scope) (catalog.Inventory, error) {
 	v, err := w.cluster.Inventory(ctx, scope)
+	for name := range w.going {
+		if w.going[name]--; w.going[name] < 0 {
+			w.drop(name)
+		}
+	}
 	v.Claims = slices.Collect(maps.Values(w.held))
 	v.Sort()
 	v.Classes = []catalog.SnapshotClass{{Name: "snap", Driver: ""}}
@@ -144,17 +150,28 @@ func (w *swapWorld) RemoveClaim(ctx context.Context, _, name, uid string) error 
 	if !ok || claim.UID != uid {
 		return nil
 	}
-	delete(w.held, name)
-	if v := w.volumes[claim.Volume]; v != nil && v.Claim.UID == uid {
-		v.Phase = "Released"
-		w.reclaim(v)
+	if context.Cause(ctx) != nil { // it was told to go, and nobody waits until it has
+		w.going[name] = 1
+		return context.Cause(ctx)
 	}
+	w.drop(name)
 	if w.steal && name == "data" {
 		w.volumes["pv-stolen"] = &worldPV{SwapVolume: catalog.SwapVolume{Policy: "Delete"}}
 		w.volumes["pv-stolen"].Name = "pv-stolen"
 		w.bind(catalog.Claim{Namespace: "shop", Name: "data", Volume: "pv-stolen"})
 	}
 	return nil
+}
+
+// drop is the end of a claim.
+func (w *swapWorld) drop(name string) {
+	claim := w.held[name]
+	delete(w.held, name)
+	delete(w.going, name)
+	if v := w.volumes[claim.Volume]; v != nil && v.Claim.UID == claim.UID {
+		v.Phase = "Released"
+		w.reclaim(v)
+	}
 }
 
 // reclaim is what the volume controller does with a volume whose claim is gone.
