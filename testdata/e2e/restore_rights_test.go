@@ -101,7 +101,8 @@ func usersWithoutOne(t *testing.T, rights []catalog.Right) []string {
 	// Who decides over rights comes to know of them a moment later.
 	for _, right := range rights {
 		kit.Until(t, "the right to "+right.String(), func() string {
-			r := kit.Command(t, nil, "", "kubectl", "auth", "can-i", right.Verb, strings.TrimSuffix(right.Resource+"."+right.Group, "."),
+			resource, sub, _ := strings.Cut(right.Resource, "/")
+			r := kit.Command(t, nil, "", "kubectl", "auth", "can-i", right.Verb, strings.TrimSuffix(resource+"."+right.Group, "."), "--subresource", sub,
 				"--namespace", right.Namespace, "--as", users[len(rights)])
 			return strings.TrimPrefix(r.Stdout, "yes\n")
 		})
