@@ -84,7 +84,6 @@ const (
 	RoleSafety Role = "safety" // taken before an in-place restore
 	RoleNew    Role = "new"    // the volume that takes the place of another, and the claim that it comes from
 	RoleOld    Role = "old"    // the volume that had that place before
-	RoleCheck  Role = "check"  // the pod that looks whether a volume can be mounted
 )
 
 // Ours is what every object that we create carries: whose it is, of which

@@ -91,11 +91,3 @@ func (v SwapVolume) Labels() map[string]string {
 	labels[LabelClaim] = ClaimLabel(v.Of)
 	return labels
 }
-
-// Probe is a pod that mounts a claim and looks whether it can be.
-type Probe struct {
-	Namespace, Name string
-	Claim           Claim // of which Name, VolumeMode and NodeAffinity count
-	Image           string
-	Labels          map[string]string
-}

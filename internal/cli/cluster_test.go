@@ -430,6 +430,9 @@ func (c *cluster) FollowMover(ctx context.Context, _, name, _ string, seen func(
 	m, job := *c.mover(name), c.jobs[name]
 	c.mu.Unlock()
 	pod := name + "-abcde"
+	if job.Secret == "" && len(job.Args) > 0 && job.Args[0] == "read" { // it looks at a volume
+		return restic.End{Pod: pod, Text: "looked files=3 sums=0\n"}, nil
+	}
 	if job.Secret == "" && job.Command != nil { // files are taken from it
 		seen(restic.Sight{Pod: pod, Running: true})
 		<-ctx.Done()

@@ -196,10 +196,3 @@ func (c *cluster) SettleVolume(_ context.Context, name string, _ bool) error {
 func (c *cluster) AwaitVolumeGone(ctx context.Context, _ string) error {
 	return wait(ctx, time.Second, false)
 }
-
-func (c *cluster) CheckVolume(_ context.Context, p catalog.Probe, _ func(string)) error {
-	c.did("check %s/%s in pod %s, image %s", p.Namespace, p.Claim.Name, p.Name, p.Image)
-	return nil
-}
-
-func (c *cluster) RemoveChecks(context.Context, string, catalog.Run) error { return nil }

@@ -315,39 +315,3 @@ func TestAwaitReady(t *testing.T) {
 		}
 	})
 }
-
-func TestCheckVolume(t *testing.T) {
-	for phase, fails := range map[corev1.PodPhase]bool{corev1.PodSucceeded: false, corev1.PodFailed: true} {
-		synctest.Test(t, func(t *testing.T) {
-			f := newFakes(nil, nil)
-			probe := catalog.Probe{
-				Namespace: "shop", Name: "check", Claim: catalog.Claim{Name: "data", VolumeMode: "Filesystem", NodeAffinity: []byte(`{"required":{"nodeSelectorTerms":[{}]}}`)},
-				Image: "img", Labels: catalog.Ours(catalog.RoleCheck, "20261122-091500-x7k2"),
-			}
-			done := make(chan error, 1)
-			go func() { done <- f.CheckVolume(t.Context(), probe, func(string) {}) }()
-			synctest.Wait()
-			pods := f.core.CoreV1().Pods("shop")
-			pod, err := pods.Get(t.Context(), "check", metav1.GetOptions{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if pod.Spec.Affinity == nil || pod.Spec.SecurityContext.RunAsNonRoot == nil || pod.Spec.Volumes[0].PersistentVolumeClaim.ClaimName != "data" {
-				t.Errorf("pod %+v", pod.Spec)
-			}
-			pod.Status.Phase = phase
-			if _, err := pods.UpdateStatus(t.Context(), pod, metav1.UpdateOptions{}); err != nil {
-				t.Fatal(err)
-			}
-			if err := <-done; (err != nil) != fails {
-				t.Errorf("%s: %v", phase, err)
-			}
-			if err := f.RemoveChecks(t.Context(), "shop", "20261122-091500-x7k2"); err != nil {
-				t.Error(err)
-			}
-			if left, err := pods.List(t.Context(), metav1.ListOptions{}); err != nil || len(left.Items) > 0 {
-				t.Errorf("left %v, %v", left.Items, err)
-			}
-		})
-	}
-}

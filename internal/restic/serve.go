@@ -45,21 +45,30 @@ type Serve struct {
 // Job is the pod that the files are taken from. It has no Secret, and ends by
 // itself soon after nobody takes files any more.
 func (s Serve) Job() (Job, error) {
-	source, err := json.Marshal(s.Source)
+	job, err := errand(s.Namespace, s.Name, s.Image, s.Run, s.Source, s.Pod)
+	if err != nil {
+		return Job{}, err
+	}
+	job.Command, job.Args = []string{"/bin/sh", "-c", holdScript, "backsnap"}, []string{fmt.Sprint(int(idle.Seconds()))}
+	job.Claim, job.NodeAffinity, job.Deadline = s.Claim, s.NodeAffinity, s.Deadline+setup
+	return job, nil
+}
+
+// errand is what all Jobs have in common that read a volume without restic.
+func errand(namespace, name, image string, run catalog.Run, of catalog.Source, pod Pod) (Job, error) {
+	source, err := json.Marshal(of)
 	if err != nil {
 		return Job{}, fmt.Errorf("write source: %w", err)
 	}
 	job := Job{
-		Namespace: s.Namespace, Name: s.Name, Image: s.Image, Pod: s.Pod.orDefault(),
-		Labels: catalog.Ours(catalog.RoleMover, s.Run), Annotations: catalog.HandsOff(),
-		Command: []string{"/bin/sh", "-c", holdScript, "backsnap"}, Args: []string{fmt.Sprint(int(idle.Seconds()))},
-		Env:   []Env{{"BACKSNAP_DATA", DataPath}, {"TMPDIR", TempPath}},
-		Claim: s.Claim, NodeAffinity: s.NodeAffinity, Deadline: s.Deadline + setup,
+		Namespace: namespace, Name: name, Image: image, Pod: pod.orDefault(),
+		Labels: catalog.Ours(catalog.RoleMover, run), Annotations: catalog.HandsOff(),
+		Env: []Env{{"BACKSNAP_DATA", DataPath}, {"TMPDIR", TempPath}},
 	}
 	// It does nothing for which it would need an identity or a cache.
 	job.ServiceAccount, job.CacheClaim, job.Keep = "", "", keepErrand
-	job.Labels[catalog.LabelNamespace] = s.Source.Namespace
-	job.Labels[catalog.LabelClaim] = catalog.ClaimLabel(s.Source.Claim)
+	job.Labels[catalog.LabelNamespace] = of.Namespace
+	job.Labels[catalog.LabelClaim] = catalog.ClaimLabel(of.Claim)
 	job.Annotations[catalog.AnnotationSource] = string(source)
 	return job, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/restic"
 )
 
 // SwapCluster is what restoring in place needs of a cluster. What was done
@@ -49,10 +50,8 @@ type SwapCluster interface {
 	// AwaitVolumeGone returns when the volume is gone.
 	AwaitVolumeGone(ctx context.Context, name string) error
 
-	// CheckVolume runs a pod that mounts the claim, which is then bound, until
-	// it has ended and is gone. RemoveChecks removes those that are left of a run.
-	CheckVolume(ctx context.Context, p catalog.Probe, trouble func(string)) error
-	RemoveChecks(ctx context.Context, namespace string, run catalog.Run) error
+	// Movers are those that stand in namespace, of all runs.
+	Movers(ctx context.Context, namespace string) ([]restic.Mover, error)
 
 	// Create makes the VolumeSnapshot of s.Claim.
 	Create(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error)

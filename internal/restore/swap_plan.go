@@ -350,8 +350,10 @@ func halfDone(v catalog.SwapVolume, namespace string) error {
 func (p SwapPlan) Rights() []catalog.Right {
 	namespace := p.Target.Namespace
 	rights := append(p.Plan.Rights(), turnRights(namespace, p.Apps)...)
-	for _, verb := range []string{"create", "delete"} {
-		rights = append(rights, catalog.Right{Verb: verb, Resource: "pods", Namespace: namespace})
+	if slices.ContainsFunc(p.Volumes, func(v Volume) bool { return v.Way != Fill }) {
+		for _, verb := range []string{"create", "list", "watch", "delete"} {
+			rights = append(rights, catalog.Right{Verb: verb, Group: "batch", Resource: "jobs", Namespace: namespace})
+		}
 	}
 	if len(p.Safety) > 0 {
 		for _, verb := range []string{"create", "list", "watch", "delete"} {

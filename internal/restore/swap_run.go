@@ -227,48 +227,6 @@ func (r *replacing) prepare(ctx context.Context) (Swap, error) {
 	return swap, nil
 }
 
-// check mounts each clone in a pod, which also binds those that wait for that.
-// What a mover has filled it has verified too.
-func (r *replacing) check(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, r.plan.Timeout, errTimeout)
-	defer cancel()
-	var claims, volumes []string
-	for i, v := range r.plan.Volumes {
-		if v.Way == Fill {
-			continue
-		}
-		began := r.now()
-		claim := v.Claim
-		if v.Waits() {
-			claim.NodeAffinity = r.plan.Live[i].NodeAffinity
-		}
-		labels := catalog.Ours(catalog.RoleCheck, r.plan.Run)
-		labels[catalog.LabelNamespace], labels[catalog.LabelClaim] = claim.Namespace, catalog.ClaimLabel(v.Snapshot.Claim)
-		probe := catalog.Probe{Namespace: claim.Namespace, Name: v.Name, Claim: claim, Image: r.plan.Image, Labels: labels}
-		if err := r.cluster.CheckVolume(ctx, probe, r.trouble(v.Snapshot.Claim)); err != nil {
-			return err
-		}
-		bound, _, err := r.cluster.ReadClaim(ctx, claim.Namespace, claim.Name)
-		if err != nil {
-			return err
-		}
-		claims, volumes = append(claims, claim.Name), append(volumes, bound.Volume)
-		r.tell(catalog.PhaseCheck, catalog.OK, v.Snapshot.Claim, fmt.Sprintf("new volume can be mounted, in %s", r.now().Sub(began).Round(100*time.Millisecond)))
-	}
-	return r.cluster.AwaitIdle(ctx, r.plan.Target.Namespace, claims, volumes, nil)
-}
-
-// trouble tells what is said of a pod that checks a volume, once.
-func (r *replacing) trouble(claim string) func(string) {
-	last := ""
-	return func(said string) {
-		if said != last {
-			last = said
-			r.tell(catalog.PhaseCheck, catalog.Warning, claim, said)
-		}
-	}
-}
-
 // safety takes the snapshots of what is about to be replaced.
 func (r *replacing) safety(ctx context.Context) error {
 	if len(r.plan.Safety) == 0 {

@@ -335,11 +335,11 @@ func (t *turning) withdraw(ctx context.Context) error {
 }
 
 // discard removes what a run has made before it touched anything of the app:
-// the pods that check, the safety snapshots, the new volumes with their claims.
+// the movers that look, the safety snapshots, the new volumes with their claims.
 // The claims go last: by them a later run finds the rest.
 func discard(ctx context.Context, c SwapCluster, namespace string, run catalog.Run) error {
 	scope := catalog.Scope{Namespaces: []string{namespace}}
-	if err := c.RemoveChecks(ctx, namespace, run); err != nil {
+	if err := removeMovers(ctx, c, namespace, run); err != nil {
 		return err
 	}
 	snapshots, err := c.Snapshots(ctx, scope)

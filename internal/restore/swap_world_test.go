@@ -28,7 +28,7 @@ type swapWorld struct {
 	volumes map[string]*worldPV         // by name
 	app     catalog.App                 // its Replicas are those that it is to have
 	safety  map[string]catalog.Snapshot // by name
-	checks  map[string]bool             // pods
+	checks  map[string]restic.Job       // that look at a volume
 	uids    int
 
 	writes  []string
@@ -53,7 +53,7 @@ type worldPV struct {
 func newSwapWorld(t *testing.T) *swapWorld {
 	w := &swapWorld{
 		cluster: newCluster(shot("01:00", "data"), shot("01:00", "logs")), t: t,
-		held: map[string]catalog.Claim{}, volumes: map[string]*worldPV{}, safety: map[string]catalog.Snapshot{}, checks: map[string]bool{}, going: map[string]int{},
+		held: map[string]catalog.Claim{}, volumes: map[string]*worldPV{}, safety: map[string]catalog.Snapshot{}, checks: map[string]restic.Job{}, going: map[string]int{},
 		app: catalog.App{Workload: catalog.Workload{Kind: "statefulset", Name: "mysql"}, Namespace: "shop", UID: "uid-of-mysql", Replicas: 2, Templates: []string{"x-"}, Claims: []string{"data", "logs"}},
 	}
 	for _, s := range []int{0, 1} {
@@ -353,27 +353,33 @@ func (w *swapWorld) AwaitVolumeGone(_ context.Context, name string) error {
 	return w.read()
 }
 
-func (w *swapWorld) CheckVolume(_ context.Context, p catalog.Probe, _ func(string)) error {
-	if err := w.write("make pod %s", p.Name); err != nil {
+func (w *swapWorld) StartMover(_ context.Context, job restic.Job) error {
+	if err := w.write("start mover %s", job.Name); err != nil {
 		return err
 	}
-	w.checks[p.Name] = true
-	if err := w.write("remove pod %s", p.Name); err != nil {
-		return err
-	}
-	delete(w.checks, p.Name)
+	w.checks[job.Name] = job
 	return nil
 }
 
-func (w *swapWorld) RemoveChecks(context.Context, string, catalog.Run) error {
-	if err := w.read(); err != nil || len(w.checks) == 0 {
-		return err
-	}
-	err := w.write("remove pods")
+func (w *swapWorld) RemoveMover(_ context.Context, _, name string) error {
+	err := w.write("remove mover %s", name)
 	if err == nil {
-		clear(w.checks)
+		delete(w.checks, name)
 	}
 	return err
+}
+
+// follow is that of a mover that looks at a volume.
+func (w *swapWorld) follow(ctx context.Context, _, _, _ string, _ func(catalog.Event)) (restic.End, error) {
+	return restic.End{Pod: "pod", Text: "looked files=3 sums=1\n"}, errors.Join(context.Cause(ctx), w.read())
+}
+
+func (w *swapWorld) Movers(_ context.Context, namespace string) ([]restic.Mover, error) {
+	var movers []restic.Mover
+	for _, job := range w.checks {
+		movers = append(movers, restic.Mover{Namespace: namespace, Name: job.Name, Run: catalog.Run(job.Labels[catalog.LabelRun]), Job: true})
+	}
+	return movers, w.read()
 }
 
 func (w *swapWorld) Create(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error) {
