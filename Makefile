@@ -10,7 +10,8 @@ export GOFLAGS     := -trimpath -buildvcs=false
 RACE                = CGO_ENABLED=1 GOFLAGS=-buildvcs=false
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo v0.0.0-dev)
-TOOL     = go tool -modfile=testdata/tools/go.mod
+TOOL       = go tool -modfile=testdata/tools/go.mod
+GORELEASER = go tool -modfile=testdata/tools/goreleaser.mod goreleaser
 # A test that fails is run once more, by itself: a real cluster on two cores can
 # be late. What fails twice is red, and so is a data race; what failed once is
 # shown.
@@ -77,8 +78,9 @@ bench: build ## Measure us against the same work by hand
 golden: ## Rewrite goldens and scripts; read the diff before you commit
 	UPDATE=1 go test ./...
 
-dist: ## Release archives, as goreleaser makes them (needs goreleaser)
-	goreleaser release --snapshot --clean
+dist: ## Release archives, as goreleaser makes them; the first run compiles it, which takes minutes
+	$(GORELEASER) check
+	$(GORELEASER) release --snapshot --clean
 
 clean: ## Remove what was built; clusters stay
 	rm -rf bin dist
