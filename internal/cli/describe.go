@@ -308,7 +308,7 @@ func calendarReason(s catalog.Snapshot) string {
 func copiedReason(s catalog.Snapshot) string {
 	switch missing := s.MissingCopies(); {
 	case s.FullyCopied():
-		return "every copy asked for is on record: the next prune removes it"
+		return "every copy asked for is on record: the next prune marks it"
 	case len(missing) > 0:
 		return "kept until it is copied; no copy yet in " + strings.Join(missing, ", ")
 	}
