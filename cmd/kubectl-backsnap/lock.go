@@ -29,9 +29,11 @@ func lockRun(ctx context.Context, c cli.Cluster, l cli.Lock) (context.Context, f
 	if err != nil {
 		return nil, nil, err
 	}
-	held, release, err := lock.Namespaces(ctx, cluster.Core(), l.Namespaces, l.Run, lock.Options{
-		Timeout: l.Timeout, Duration: leaseDuration, Over: l.Over, Doubt: cluster.Suspend,
-	})
+	options := lock.Options{Timeout: l.Timeout, Duration: leaseDuration, Over: l.Over, Name: l.Lease}
+	if l.Lease == "" { // one that doubts is enough: two would release each other's doubt
+		options.Doubt = cluster.Suspend
+	}
+	held, release, err := lock.Namespaces(ctx, cluster.Core(), l.Namespaces, l.Run, options)
 	if err != nil {
 		return nil, nil, errors.Join(err, leave())
 	}

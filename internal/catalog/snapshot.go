@@ -101,6 +101,9 @@ type Copy struct {
 	// Partial: some files could not be read and are not in it. Such a copy is
 	// never on record; lists of repositories have it.
 	Partial bool `json:"partial,omitempty"`
+	// Note is the id of restic's snapshot that says so, and goes with it; ""
+	// where nobody has looked for one.
+	Note string `json:"-"`
 }
 
 // Labels are s as the labels of its VolumeSnapshot and its content. The map is

@@ -87,4 +87,7 @@ type Lock struct {
 	Dir        string
 	Timeout    time.Duration // to wait for a busy one
 	Over       catalog.Run   // whose namespaces are taken though it may live; "" for none
+	// Lease is the name of the Leases, where one thing in a namespace is held and
+	// not all of it; "" for the run's own.
+	Lease string
 }

@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,9 @@ type Options struct {
 	// It stops when it sees that, and not before that is sure to have happened
 	// does Namespaces return.
 	Over catalog.Run
+	// Name is that of the Leases; "" is catalog.LeaseName. Another one keeps apart
+	// those who work on one thing in the namespace, and nobody else.
+	Name string
 	// Doubt is called with true when nothing may be written any more, because a
 	// lease could not be renewed and others may take it soon, and with false
 	// when it was renewed after all: an API server that is away keeps the
@@ -64,7 +68,7 @@ func Namespaces(ctx context.Context, client kubernetes.Interface, namespaces []s
 	if o.Duration == 0 {
 		o.Duration = defaultDuration
 	}
-	h := &leases{run: run, over: o.Over, holder: holder(), duration: o.Duration, doubt: o.Doubt}
+	h := &leases{run: run, over: o.Over, name: cmp.Or(o.Name, catalog.LeaseName), holder: holder(), duration: o.Duration, doubt: o.Doubt}
 	ctx, lose := context.WithCancelCause(ctx)
 	alive, stop := context.WithCancel(context.WithoutCancel(ctx))
 	release := sync.OnceValue(func() error {
@@ -98,10 +102,19 @@ func Namespaces(ctx context.Context, client kubernetes.Interface, namespaces []s
 	return ctx, release, nil
 }
 
+// what is what a Lease in namespace stands for.
+func (h *leases) what(namespace string) string {
+	if h.name == catalog.LeaseName {
+		return "namespace " + namespace
+	}
+	return fmt.Sprintf("lease %s in %s", h.name, namespace)
+}
+
 // leases are those that one run holds.
 type leases struct {
 	run      catalog.Run
 	over     catalog.Run // whose leases are free to us
+	name     string      // of the Leases
 	holder   string
 	duration time.Duration
 	// notice is how long over may go on before it knows that a lease of its is
@@ -142,7 +155,7 @@ func (h *leases) acquire(ctx context.Context, door coordinationclient.LeaseInter
 			}
 			until := view.patience(deadline)
 			if !time.Now().Before(until) {
-				return nil, busy("namespace "+namespace, view.holder, there.Annotations[catalog.AnnotationHolder], since(there))
+				return nil, busy(h.what(namespace), view.holder, there.Annotations[catalog.AnnotationHolder], since(there))
 			}
 			there, err = next(ctx, door, there, until)
 			err = explain(err, "wait for the lease of "+namespace, "watch", namespace)
@@ -177,7 +190,7 @@ func (h *leases) create(ctx context.Context, door coordinationclient.LeaseInterf
 		if !apierrors.IsAlreadyExists(err) {
 			return nil, nil, explain(err, "take the lease of "+namespace, "create", namespace)
 		}
-		there, err := door.Get(ctx, catalog.LeaseName, metav1.GetOptions{})
+		there, err := door.Get(ctx, h.name, metav1.GetOptions{})
 		if !apierrors.IsNotFound(err) {
 			return nil, there, explain(err, "read the lease of "+namespace, "get", namespace)
 		}
@@ -201,7 +214,7 @@ func (h *leases) takeOver(ctx context.Context, door coordinationclient.LeaseInte
 
 // claim writes us into l as its holder from now on.
 func (h *leases) claim(l *coordinationv1.Lease, now time.Time) *coordinationv1.Lease {
-	l.Name = catalog.LeaseName
+	l.Name = h.name
 	l.Labels = catalog.Ours("", h.run)
 	l.Annotations = catalog.HandsOff()
 	l.Annotations[catalog.AnnotationHolder] = h.holder
@@ -224,7 +237,7 @@ func (h *leases) claim(l *coordinationv1.Lease, now time.Time) *coordinationv1.L
 // there itself when until has come or the watch has to begin anew.
 func next(ctx context.Context, door coordinationclient.LeaseInterface, there *coordinationv1.Lease, until time.Time) (*coordinationv1.Lease, error) {
 	w, err := door.Watch(ctx, metav1.ListOptions{
-		FieldSelector:   fields.OneTermEqualSelector(metav1.ObjectNameField, catalog.LeaseName).String(),
+		FieldSelector:   fields.OneTermEqualSelector(metav1.ObjectNameField, there.Name).String(),
 		ResourceVersion: there.ResourceVersion,
 	})
 	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
@@ -248,7 +261,7 @@ func next(ctx context.Context, door coordinationclient.LeaseInterface, there *co
 			}
 			changed, isLease := event.Object.(*coordinationv1.Lease)
 			switch {
-			case !isLease || changed.Name != catalog.LeaseName:
+			case !isLease || changed.Name != there.Name:
 			case event.Type == watch.Deleted:
 				return nil, nil
 			case changed.ResourceVersion != there.ResourceVersion:
@@ -336,7 +349,7 @@ func (h *leases) refresh(ctx context.Context, l *lease) error {
 		return err
 	}
 	// Somebody has changed it: perhaps we, and the answer was lost.
-	there, err := l.door.Get(ctx, catalog.LeaseName, metav1.GetOptions{})
+	there, err := l.door.Get(ctx, h.name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return lost(l.namespace, "nobody")
 	}
@@ -376,14 +389,14 @@ func (h *leases) release(ctx context.Context) error {
 func (h *leases) remove(ctx context.Context, l *lease) error {
 	for {
 		uid, version := l.object.UID, l.object.ResourceVersion
-		err := l.door.Delete(ctx, catalog.LeaseName, metav1.DeleteOptions{
+		err := l.door.Delete(ctx, h.name, metav1.DeleteOptions{
 			Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version},
 		})
 		if err == nil || apierrors.IsNotFound(err) {
 			return nil
 		}
 		// The last renewal may have been written though its answer was lost.
-		if there, e := l.door.Get(ctx, catalog.LeaseName, metav1.GetOptions{}); e == nil {
+		if there, e := l.door.Get(ctx, h.name, metav1.GetOptions{}); e == nil {
 			if holderOf(there) != string(h.run) {
 				return nil
 			}

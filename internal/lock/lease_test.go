@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"reflect"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -55,7 +56,7 @@ func newServer() *server {
 	})
 	s.PrependReactor("update", "leases", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		l := a.(clienttesting.UpdateAction).GetObject().(*coordinationv1.Lease)
-		there, err := s.lease(a.GetNamespace())
+		there, err := s.named(a.GetNamespace(), l.Name)
 		if err == nil && l.ResourceVersion != there.ResourceVersion {
 			err = apierrors.NewConflict(leaseKind, l.Name, errors.New("the object has been modified"))
 		}
@@ -63,7 +64,7 @@ func newServer() *server {
 		return err != nil, nil, err
 	})
 	s.PrependReactor("delete", "leases", func(a clienttesting.Action) (bool, runtime.Object, error) {
-		there, err := s.lease(a.GetNamespace())
+		there, err := s.named(a.GetNamespace(), a.(clienttesting.DeleteAction).GetName())
 		if err != nil {
 			return true, nil, err
 		}
@@ -99,7 +100,11 @@ func (s *server) next(l *coordinationv1.Lease) string {
 }
 
 func (s *server) lease(namespace string) (*coordinationv1.Lease, error) {
-	o, err := s.Tracker().Get(coordinationv1.SchemeGroupVersion.WithResource("leases"), namespace, catalog.LeaseName)
+	return s.named(namespace, catalog.LeaseName)
+}
+
+func (s *server) named(namespace, name string) (*coordinationv1.Lease, error) {
+	o, err := s.Tracker().Get(coordinationv1.SchemeGroupVersion.WithResource("leases"), namespace, name)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +149,7 @@ func (s *server) verbs() (verbs []string) {
 func (s *server) takes(t *testing.T, run catalog.Run) (release func() error, kill func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	h := &leases{run: run, holder: "pid 1 on there", duration: defaultDuration}
+	h := &leases{run: run, name: catalog.LeaseName, holder: "pid 1 on there", duration: defaultDuration}
 	l, err := h.acquire(ctx, s.CoordinationV1().Leases("shop"), "shop", time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -683,6 +688,37 @@ func TestOverIsForOneRun(t *testing.T) {
 		}
 		_, _, err = Namespaces(t.Context(), s, []string{"shop"}, mine, Options{Over: "20261101-011500-zzzz"})
 		equal(t, "code", catalog.CodeBusy, catalog.CodeOf(err))
+		if err := release(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A Lease of another name holds one thing in a namespace, and not all of it.
+func TestNamedLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer()
+		o := Options{Name: "backsnap-repository-main"}
+		ctx, stop := context.WithCancel(t.Context())
+		_, release, err := Namespaces(ctx, s, []string{"backsnap"}, theirs, o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, done, err := Namespaces(t.Context(), s, []string{"backsnap"}, mine, Options{})
+		if err != nil {
+			t.Fatalf("the namespace is free: %v", err)
+		}
+		equal(t, "holder of the namespace", string(mine), s.held("backsnap"))
+		if err := done(); err != nil {
+			t.Error(err)
+		}
+		// It is renewed for longer than a dead one would be waited for.
+		time.Sleep(3 * defaultDuration)
+		_, _, err = Namespaces(t.Context(), s, []string{"backsnap"}, mine, o)
+		if catalog.CodeOf(err) != catalog.CodeBusy || !strings.HasPrefix(err.Error(), "lease backsnap-repository-main in backsnap is taken by run "+string(theirs)) {
+			t.Errorf("taken by another: %v", err)
+		}
+		stop()
 		if err := release(); err != nil {
 			t.Error(err)
 		}

@@ -66,17 +66,9 @@ type Listed struct {
 // one, also of copies that are not whole: Partial says so. It is all of it, or
 // an error: mostly a catalog.Failure of CodeListing.
 func List(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, cluster string, w catalog.Watcher) (Listed, error) {
-	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not listed", again: r.listAgain(), long: r.shorter()}
-	if err := t.ready(); err != nil {
+	all, err := everything(ctx, c, now, r, w)
+	if err != nil {
 		return Listed{}, err
-	}
-	_, answer, err := t.work(ctx, restic.StepList, restic.ListArgs(r.Of)...)
-	if err != nil {
-		return Listed{}, t.failed(ctx, err)
-	}
-	all, err := restic.ReadSnapshots(answer)
-	if err != nil {
-		return Listed{}, t.failed(ctx, err)
 	}
 	partial := restic.Partial(all)
 	var found Listed
@@ -94,6 +86,24 @@ func List(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, c
 	slices.Sort(found.Clusters)
 	found.Clusters = slices.Compact(found.Clusters)
 	return found, nil
+}
+
+// everything is what restic lists, of the namespaces asked for: all of it, or
+// an error.
+func everything(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, w catalog.Watcher) ([]restic.Snapshot, error) {
+	t := &tending{cluster: c, now: now, request: r, watcher: w, undone: "not listed", again: r.listAgain(), long: r.shorter(), late: r.Late}
+	if err := t.ready(); err != nil {
+		return nil, err
+	}
+	_, answer, err := t.work(ctx, restic.StepList, restic.ListArgs(r.Of)...)
+	if err != nil {
+		return nil, t.failed(ctx, err)
+	}
+	all, err := restic.ReadSnapshots(answer)
+	if err != nil {
+		return nil, t.failed(ctx, err)
+	}
+	return all, nil
 }
 
 // listAgain is the command that lists once more.
@@ -119,6 +129,7 @@ func copied(s restic.Snapshot, repository string) catalog.Snapshot {
 	shot := catalog.Snapshot{
 		Namespace: s.Tag("ns"), Name: s.Tag("snapshot"), UID: s.Tag("vsuid"), Claim: s.Tag("pvc"),
 		Run: catalog.Run(s.Tag("run")), Consistency: catalog.Consistency(s.Tag("consistency")), Retain: s.Tag("retain"),
+		DeleteAfter: s.Tag("delete-after"), Pinned: s.Tag("pin") != "",
 		Cut: s.Time, Created: s.Time, CopyOnly: true,
 		Copies: []catalog.Copy{{Repository: repository, Snapshot: s.ID, Bytes: s.Bytes, Files: s.Files, Added: s.Added, Finished: s.Ended}},
 	}

@@ -27,6 +27,9 @@ type WorkRequest struct {
 	// whom it is not known.
 	RetryLock time.Duration
 	Nonce     string // nobody else's: it marks the answer in the mover's log
+	// Late is added to the names of movers, and tells the works of one kind
+	// apart that one run has done; "" where it has one.
+	Late string
 }
 
 // again is the command of those words that does the work once more.

@@ -136,12 +136,21 @@ const tagPartial = "backsnap-partial"
 // among all tell. A mover that was killed right after such a copy has left none.
 func Partial(all []Snapshot) map[string]bool {
 	partial := map[string]bool{}
-	for _, s := range all {
-		if slices.Contains(s.Tags, tagPartial) {
-			partial[s.Tag("of")] = true
-		}
+	for id := range Notes(all) {
+		partial[id] = true
 	}
 	return partial
+}
+
+// Notes are the ids of the notes among all, by that of the copy each is about.
+func Notes(all []Snapshot) map[string]string {
+	notes := map[string]string{}
+	for _, s := range all {
+		if slices.Contains(s.Tags, tagPartial) {
+			notes[s.Tag("of")] = s.ID
+		}
+	}
+	return notes
 }
 
 // Tag is the value of the tag of that name, `ns` for `ns=shop`; "" without it.

@@ -274,7 +274,16 @@ func Tags(s catalog.Snapshot) []string {
 		app := strings.ReplaceAll(s.Record.App, ",", "+")
 		tags = append(tags, "app="+app, "set="+strconv.Itoa(len(s.Record.Members)))
 	}
-	return append(tags, "consistency="+string(s.Consistency), "retain="+s.Retain)
+	tags = append(tags, "consistency="+string(s.Consistency), "retain="+s.Retain)
+	// The date of anything else is a mark of prune's, or a person's who meant
+	// the snapshot.
+	if s.Retain == "days" && s.DeleteAfter != "" && !s.MarkedByPrune() {
+		tags = append(tags, "delete-after="+s.DeleteAfter)
+	}
+	if s.Pinned {
+		tags = append(tags, "pin=true")
+	}
+	return tags
 }
 
 // copyTag is the tag that all copies of s carry, and no others.

@@ -2,8 +2,8 @@
 #
 #   sh -c THIS backsnap MODE PATIENCE LIMIT RETRY RESTIC-ARGUMENTS...
 #
-# MODE is backup, init, restore, image, examine, unlock, locks, or one whose output is wanted:
-# list, stats. PATIENCE is how many seconds the repository has to answer at
+# MODE is backup, init, restore, image, examine, forget, prune, unlock, locks, or one whose
+# output is wanted: list, stats. PATIENCE is how many seconds the repository has to answer at
 # all, LIMIT how many the work itself may take: restic asks a bucket that does
 # not exist again and again, and prints nothing. RETRY is how long to wait for
 # another's lock, 0s for not at all. $BACKSNAP_NAMESPACE stands in for
@@ -60,6 +60,11 @@ listen() {
 		case $line in
 		'{"message_type":"status"'* | '{"message_type":"verbose_status"'*) continue ;;
 		'{"message_type":"summary"'* | '{"message_type":"initialized"'*)
+			summary=$line
+			continue
+			;;
+		# All that is worth to be told of a prune, which knows no JSON.
+		'total prune: '*)
 			summary=$line
 			continue
 			;;
@@ -418,7 +423,7 @@ backup)
 		if [ "$code" -eq 3 ] && [ -z "$stopped" ]; then note; fi
 	fi
 	;;
-examine)
+examine | forget | prune)
 	check
 	if [ "$code" -eq 0 ]; then work "$@"; fi
 	;;

@@ -80,6 +80,10 @@ func (w Work) command() []string {
 		return []string{"stats", "--json", "--no-lock", "--host", "", "--mode", "raw-data"}
 	case StepUnlock:
 		return []string{"unlock"}
+	case StepForget:
+		return []string{"forget"}
+	case StepPrune:
+		return []string{"prune"}
 	}
 	return nil
 }
