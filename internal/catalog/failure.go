@@ -33,6 +33,8 @@ const (
 	CodeLastGood     Code = "BS042" // the last good restore point would go
 	CodeClock        Code = "BS043" // the clock is behind what was cut
 	CodeStuck        Code = "BS044" // deleted, and the storage does not let go
+	CodeCopiesGone   Code = "BS045" // no copy on record lies in the repository
+	CodeUnforgotten  Code = "BS046" // restic has forgotten copies, and they are there
 	CodeNoRepository Code = "BS051" // repository does not exist
 	CodeRepoLocked   Code = "BS052" // repository locked
 	CodeRepoPassword Code = "BS053" // wrong repository password

@@ -27,6 +27,7 @@ type Cluster interface {
 	offsite.Cluster
 	restore.SwapCluster
 	prune.Cluster
+	prune.CopyCluster
 	// TrySnapshot, TryClone and TryMover are whether the server would take what
 	// would be made of a snapshot, a copy's clone, a copy's mover. It stores
 	// nothing.

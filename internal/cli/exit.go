@@ -70,6 +70,8 @@ var exits = map[catalog.Code]int{
 	catalog.CodeLastGood:     exitRefused,
 	catalog.CodeClock:        exitRefused,
 	catalog.CodeStuck:        exitTimeout,
+	catalog.CodeCopiesGone:   exitRefused,
+	catalog.CodeUnforgotten:  exitFailed,
 	catalog.CodeNoRepository: exitNoRepository,
 	catalog.CodeRepoLocked:   exitLocked,
 	catalog.CodeRepoPassword: exitPassword,

@@ -318,8 +318,9 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 		"mover-toleration":      {"", "--mover-toleration=a=b:NoExecute", "{Key:a Value:b Effect:NoExecute}"},
 		"run-as-user":           {"", "--run-as-user=999", "User:999"},
 	}
+	commands["prune"] = pruneEffects()
 	for name, base := range map[string]string{
-		"list": "--from-repository=main", "repo check": "new", "repo create": "x --env-file=main.env --init", "repo init": "new", "repo stats": "new", "repo unlock": "new",
+		"prune": "--dry-run", "list": "--from-repository=main", "repo check": "new", "repo create": "x --env-file=main.env --init", "repo init": "new", "repo stats": "new", "repo unlock": "new",
 		"restore": "data-mysql-0 --from=copy", "snapshot": "",
 	} {
 		for flag, e := range shapes {
@@ -327,7 +328,6 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			commands[name][flag] = e
 		}
 	}
-	commands["prune"] = pruneEffects()
 	delete(commands["restore"], "run-as-user") // such a mover must be root
 	for _, flag := range ownFlags()["copy"] {
 		if _, own := commands["copy"][flag]; !own { // it does there what it does here

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ type pruneOptions struct {
 	scopeFlags
 	progressFlags
 	lockFlags
+	copies                    pruneCopyFlags
 	keep, timezone, maxDelete string
 	labelPrefix               string
 	unmark, dryRun            string
@@ -91,6 +93,7 @@ func (o *pruneOptions) add(cmd *cobra.Command) {
 	f.BoolVar(&o.exitCode, "exit-code", false, "With --dry-run: exit with 7 if something would be removed")
 	f.BoolVarP(&o.yes, "yes", "y", false, "Do not ask before anything is removed")
 	addBackupNamespace(cmd, &o.backupNamespace)
+	o.copies.add(f)
 	o.progressFlags.add(f)
 	o.lockFlags.add(f)
 	o.output = addOutput(cmd)
@@ -122,7 +125,8 @@ func (o *pruneOptions) check(args []string) error {
 	case o.now && (o.markOnly || o.sweepOnly || o.all || len(args) != 1):
 		return errors.New("--now removes the one restore point that is named: want vs/NAME or run/ID")
 	}
-	return o.lockFlags.check()
+	o.copies.backupNamespace = o.backupNamespace
+	return cmp.Or(o.lockFlags.check(), o.copies.check())
 }
 
 // pruning is one `prune` from its command line to its exit code.
@@ -138,6 +142,7 @@ type pruning struct {
 	what    string // that --now or --unmark names
 	note    string // about the time zone
 	plan    prune.Plan
+	copies  *copyPruning
 	last    bool // --now takes the last good one
 	started time.Time
 }
@@ -197,6 +202,7 @@ func (p *pruning) read(run catalog.Run, namespace string, args []string) (err er
 		return err
 	}
 	p.progress, err = o.show(p.env)
+	p.copies = &copyPruning{env: p.env, flags: &o.copies, watcher: p.progress, request: p.request, atOnce: o.now}
 	return err
 }
 
@@ -241,7 +247,7 @@ func (p *pruning) do(ctx context.Context) (doc pruneDoc, err error) {
 	if p.progress.text() {
 		p.printPlan(p.env.Err)
 	}
-	if p.plan.Empty() {
+	if p.plan.Empty() && p.copies.idle() {
 		return p.document(prune.Result{}, nil), nil
 	}
 	if err := p.checkRights(ctx); err != nil {
@@ -261,6 +267,16 @@ func (p *pruning) makePlan(ctx context.Context) (err error) {
 		p.plan, p.last, err = prune.MakeNowPlan(ctx, p.cluster, p.request, p.what)
 	default:
 		p.plan, err = prune.MakePlan(ctx, p.cluster, p.request)
+	}
+	if p.options.unmark != "" || err != nil && catalog.CodeOf(err) != catalog.CodeNotFound {
+		return err
+	}
+	p.copies.cluster = p.cluster
+	if planErr := p.copies.plan(ctx, p.plan.Rows); planErr != nil || err == nil {
+		return planErr
+	}
+	if p.options.now && !p.copies.idle() { // its snapshots are gone, and copies of it are not
+		return nil
 	}
 	return err
 }
@@ -282,7 +298,7 @@ func (p *pruning) try(ctx context.Context) error {
 
 // checkRights wants what the run needs.
 func (p *pruning) checkRights(ctx context.Context) error {
-	missing, err := p.cluster.Missing(ctx, p.plan.Rights())
+	missing, err := p.cluster.Missing(ctx, append(p.plan.Rights(), p.copies.rights()...))
 	if err != nil || len(missing) == 0 {
 		return err
 	}
@@ -293,7 +309,8 @@ func (p *pruning) checkRights(ctx context.Context) error {
 // nothing.
 func (p *pruning) confirm(ctx context.Context) error {
 	n := len(p.plan.Doing(retention.Sweep))
-	if n == 0 {
+	sets, copies := p.copies.sweeps()
+	if n+sets == 0 {
 		return nil
 	}
 	command := p.command()
@@ -307,7 +324,7 @@ func (p *pruning) confirm(ctx context.Context) error {
 		_, name, _ := strings.Cut(p.what, "/")
 		return confirmName(ctx, p.env, p.options.yes, "restore point", name, command)
 	}
-	return confirm(ctx, p.env, p.options.yes, fmt.Sprintf("Remove %d sets?", n), command)
+	return confirm(ctx, p.env, p.options.yes, removing(n, sets, copies), command)
 }
 
 // command is what was asked for, as far as it matters to somebody who asks
@@ -330,7 +347,8 @@ func (p *pruning) run(ctx context.Context) (pruneDoc, error) {
 		p.sweepLeft(held)
 	}
 	result, err := prune.Run(held, p.cluster, p.env.Now, p.plan, p.progress)
-	if err = errors.Join(err, release()); err != nil && len(result.Items) == 0 {
+	p.copies.run(held)
+	if err = errors.Join(err, release()); err != nil && len(result.Items)+len(p.copies.plans) == 0 {
 		return pruneDoc{}, err
 	}
 	return p.document(result, err), nil

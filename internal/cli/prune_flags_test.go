@@ -7,7 +7,7 @@ import (
 
 // pruneEffects is what each flag of prune does in pruneWorld.
 func pruneEffects() map[string]effect {
-	return map[string]effect{
+	effects := map[string]effect{
 		"all-namespaces":              {"--dry-run", "-A", "exit 0\nNAMESPACE"},
 		"allow-missing-template-keys": {"--dry-run -o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
 		"backup-namespace":            {"", "--backup-namespace=elsewhere", "-n shop --backup-namespace=elsewhere --yes"},
@@ -40,6 +40,27 @@ func pruneEffects() map[string]effect {
 		"unmark":                      {"", "--unmark=run/20261110-011500-aaaa", "pinnedAs: unmarked"},
 		"yes":                         {"", "--yes", "exit 0"},
 	}
+	for flag, e := range effects { // what is due in a repository is the other flags' business
+		if e.base != "" {
+			e.base += " --repository=none"
+			effects[flag] = e
+		}
+	}
+	for flag, e := range map[string]effect{
+		"cache-claim":     {"--dry-run", "--cache-claim=warm", "pod CacheClaim:warm"},
+		"cache-size":      {"--dry-run", "--cache-size=5Gi", "pod CacheSize:5Gi"},
+		"in-namespace":    {"--dry-run", "--in-namespace", "job in shop"},
+		"keep-copies":     {"--dry-run", "--keep-copies=daily=1", "daily 2/1"},
+		"limit-upload":    {"--yes --max-delete=100%", "--limit-upload=64", "at most 64 KiB/s"},
+		"max-repack-size": {"--yes --max-delete=100%", "--max-repack-size=1G", "--max-repack-size 1G"},
+		"mover-deadline":  {"--dry-run", "--mover-deadline=2h", "deadline 2h40m"},
+		"repository":      {"--dry-run", "--repository=nope", "no repository nope"},
+		"restic-image":    {"--dry-run", "--restic-image=registry.example.com/restic", "image registry.example.com/restic"},
+		"retry-lock":      {"--dry-run", "--retry-lock=7s", "wait 7s for a lock"},
+	} {
+		effects[flag] = e
+	}
+	return effects
 }
 
 // pruneWorld adds, in shop, one restore point that goes, one that is marked and
@@ -73,4 +94,18 @@ func pruneWorld(w *world) {
 	stuck.Retain, stuck.DeleteAfter = "days", "2026-11-20"
 	w.Snapshots = append(w.Snapshots, stuck)
 	w.Storage.Keeps = []string{"crm/stuck"}
+	beside := worldRepository{Name: "main", Namespace: "shop", Address: "s3:s3.example.com/shop", Cluster: "prod-eu"}
+	w.Repositories = append(w.Repositories[:1:1], beside)
+	w.Repositories[0].Copies = nil
+	for i, day := range []int{1, 20, 21} {
+		cut := time.Date(2026, 11, day, 1, 15, 0, 0, time.UTC)
+		run := cut.Format("20060102") + "-011500-aaaa"
+		tags := []string{"backsnap", "ns=shop", "pvc=data", "snapshot=gone-" + run, fmt.Sprintf("vsuid=%d", i), "run=" + run, "consistency=crash", "retain=calendar"}
+		if day == 1 {
+			tags = append(tags[:7], "retain=days", "delete-after=2026-11-08")
+		}
+		w.Repositories[0].Copies = append(w.Repositories[0].Copies, worldCopy{
+			ID: fmt.Sprintf("7f3a91c%d", i), Host: "prod-eu/shop/data", Tags: tags, App: "statefulset/mysql", Members: []string{"data"}, Time: cut,
+		})
+	}
 }

@@ -37,7 +37,8 @@ type pruneDoc struct {
 type pruneItem struct {
 	Namespace   string              `json:"namespace"`
 	App         string              `json:"app,omitempty"`
-	Set         string              `json:"set"` // its run, or the name of its snapshot where it is of none
+	Repository  string              `json:"repository,omitempty"` // of copies; without one it is of snapshots
+	Set         string              `json:"set"`                  // its run, or the name of its snapshot where it is of none
 	KeptAs      string              `json:"keptAs,omitempty"`
 	Cut         time.Time           `json:"cut,omitzero"`
 	State       string              `json:"state"`
@@ -55,7 +56,8 @@ type pruneItem struct {
 type pruneSnapshot struct {
 	Name   string `json:"volumeSnapshot"`
 	Claim  string `json:"pvc"`
-	State  string `json:"state,omitempty"` // Deleted, Marked, Unmarked, Kept, PutOff, Stuck, Failed
+	Copy   string `json:"resticSnapshot,omitempty"`
+	State  string `json:"state,omitempty"` // Deleted, Marked, Unmarked, Kept, PutOff, Stuck, Failed; of copies Forgotten too
 	Reason string `json:"reason,omitempty"`
 	blamed
 }
@@ -115,9 +117,10 @@ func (p *pruning) planned() pruneDoc {
 	for _, r := range p.plan.Rows {
 		doc.Items = append(doc.Items, pruneItemOf(r))
 	}
-	doc.failures = p.plan.Bad
+	doc.failures = append(slices.Clone(p.plan.Bad), p.copies.report(&doc)...)
 	doc.ExitCode = exitOf(true, doc.failures)
-	if doc.ExitCode == exitOK && p.options.exitCode && len(p.plan.Doing(retention.Sweep)) > 0 {
+	sets, _ := p.copies.sweeps()
+	if doc.ExitCode == exitOK && p.options.exitCode && len(p.plan.Doing(retention.Sweep))+sets > 0 {
 		doc.ExitCode = exitFindings
 	}
 	return doc
@@ -144,10 +147,11 @@ func (p *pruning) document(result prune.Result, err error) pruneDoc {
 		}
 		doc.Items = append(doc.Items, item)
 	}
+	failures := p.copies.report(&doc)
 	if len(doc.failures) > 0 {
 		usable = slices.ContainsFunc(result.Items, func(i prune.Item) bool { return i.Err == nil })
 	}
-	doc.failures = append(append(doc.failures, p.plan.Bad...), result.Errs...)
+	doc.failures = append(append(append(doc.failures, p.plan.Bad...), result.Errs...), failures...)
 	doc.failures = slices.DeleteFunc(append(doc.failures, split(err)...), func(err error) bool { return err == nil })
 	doc.ExitCode = exitOf(usable, doc.failures)
 	doc.Result = resultName(doc.ExitCode, usable)
@@ -157,9 +161,12 @@ func (p *pruning) document(result prune.Result, err error) pruneDoc {
 // ending is the document in one line.
 func (d pruneDoc) ending() ending {
 	e := ending{run: d.Run, result: d.Result, exitCode: d.ExitCode, took: d.took, verb: verbPruned}
-	marked := 0
+	marked, forgotten := 0, 0
 	for _, item := range d.Items {
 		for _, s := range item.Snapshots {
+			if s.State == stateForgotten {
+				forgotten++
+			}
 			switch prune.Outcome(s.State) {
 			case prune.Deleted:
 				e.done++
@@ -173,6 +180,10 @@ func (d pruneDoc) ending() ending {
 		}
 	}
 	e.summary = fmt.Sprintf("%d of %d snapshots deleted, %d marked in %s", e.done, e.done+e.failed+e.skipped, marked, span(d.took))
+	if forgotten > 0 {
+		e.summary += fmt.Sprintf("; %d copies forgotten", forgotten)
+		e.done += forgotten
+	}
 	return e
 }
 
@@ -192,12 +203,18 @@ func (p *pruning) print(doc pruneDoc) error {
 			if doc.Result == "DryRun" && item.Decision == string(retention.Sweep) {
 				word = "deleted"
 			}
+			if item.Repository != "" {
+				word = copyStates[s.State]
+			}
 			if word == "" {
 				continue
 			}
 			line := fmt.Sprintf("%s/%s %s", snapshotResource, s.Name, word)
 			if p.options.output.format == "name" {
 				line = fmt.Sprintf("%s/%s", snapshotResource, s.Name)
+			}
+			if item.Repository != "" {
+				line = copyLine(item.Repository, s.Copy, word, p.options.output.format == "name")
 			}
 			if _, err := fmt.Fprintln(p.env.Out, line); err != nil {
 				return err
@@ -216,7 +233,18 @@ func (p *pruning) printRefused() {
 
 // printPlan writes the plan as a table.
 func (p *pruning) printPlan(w io.Writer) {
-	rows := p.plan.Rows
+	p.printRows(w, p.plan.Rows)
+	if len(p.plan.Rows) > 0 {
+		fmt.Fprintln(w, p.summary(p.plan.Rows, "snapshots"))
+	}
+	for _, note := range p.notes() {
+		fmt.Fprintf(w, "note: %s\n", printable(note))
+	}
+	p.printCopyPlans(w)
+}
+
+// printRows writes the rows of one table.
+func (p *pruning) printRows(w io.Writer, rows []prune.Row) {
 	if len(rows) == 0 {
 		fmt.Fprintln(w, "no restore point is selected")
 		return
@@ -243,10 +271,6 @@ func (p *pruning) printPlan(w io.Writer) {
 		line(func(c pruneColumn) string { return cmp.Or(c.value(p)(r), "-") })
 	}
 	table.Flush()
-	fmt.Fprintln(w, p.summary())
-	for _, note := range p.notes() {
-		fmt.Fprintf(w, "note: %s\n", printable(note))
-	}
 }
 
 // pruneColumn is one of the table; several ones are left out where all rows say
@@ -297,20 +321,20 @@ func stateOf(r prune.Row) string {
 	return text
 }
 
-// summary is the plan in one line.
-func (p *pruning) summary() string {
+// summary is a plan in one line; what is what its rows are made of.
+func (p *pruning) summary(rows []prune.Row, what string) string {
 	count, snapshots := map[retention.Decision]int{}, 0
 	protected := false
-	for _, r := range p.plan.Rows {
+	for _, r := range rows {
 		count[r.Does]++
 		protected = protected || r.Does == retention.Keep && r.Point.State == retention.Good
 		if r.Does == retention.Sweep {
 			snapshots += len(r.Snapshots)
 		}
 	}
-	text := fmt.Sprintf("%d sets: keep %d, mark %d, sweep %d", len(p.plan.Rows), count[retention.Keep], count[retention.Mark], count[retention.Sweep])
+	text := fmt.Sprintf("%d sets: keep %d, mark %d, sweep %d", len(rows), count[retention.Keep], count[retention.Mark], count[retention.Sweep])
 	if snapshots > 0 {
-		text += fmt.Sprintf(" (%d snapshots)", snapshots)
+		text += fmt.Sprintf(" (%d %s)", snapshots, what)
 	}
 	for _, d := range []retention.Decision{retention.Marked, retention.Unmark, retention.Leave} {
 		if count[d] > 0 {

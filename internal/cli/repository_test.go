@@ -77,6 +77,14 @@ func (c *cluster) tend(pod string, job restic.Job) restic.End {
 		answer = r.locked()
 	case restic.StepLocks:
 		answer = r.locked()
+	case restic.StepForget:
+		c.did("forget %d in %s", len(job.Args[5:]), r.Name)
+		c.change(func() {
+			r.Copies = slices.DeleteFunc(r.Copies, func(s worldCopy) bool { return slices.Contains(job.Args[5:], s.ID+strings.Repeat("0", 56)) })
+		})
+	case restic.StepPrune:
+		c.did("prune %s %v", r.Name, job.Args[5:])
+		said = "total prune: 3 blobs / 1.750 MiB"
 	case restic.StepExamine:
 		c.did("examine %v, wait %s, mark %q", job.Args[5:], job.Args[3], env["BACKSNAP_MARK"])
 		if len(r.Locks) > 0 {

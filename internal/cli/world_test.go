@@ -45,6 +45,8 @@ type world struct {
 	// Apps are the workloads, Volumes those of restores in place.
 	Apps    []worldApp    `json:"apps,omitempty"`
 	Volumes []worldVolume `json:"volumes,omitempty"`
+	// Marks are those of copies, by repository and restic snapshot.
+	Marks map[string]map[string]string `json:"marks,omitempty"`
 	// Restored are the claims that restores have made.
 	Restored []string `json:"restored,omitempty"`
 	// History is what was done to it, in order of the alphabet.

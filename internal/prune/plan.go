@@ -213,11 +213,16 @@ func (p Plan) rows(verdicts []retention.Verdict, s sight) []Row {
 		}
 		rows = append(rows, row)
 	}
+	sortRows(rows)
+	return rows
+}
+
+// sortRows sorts by namespace and app, the newest first.
+func sortRows(rows []Row) {
 	slices.SortStableFunc(rows, func(a, b Row) int {
 		return cmp.Or(cmp.Compare(a.Point.Namespace, b.Point.Namespace), cmp.Compare(a.Point.App, b.Point.App),
 			b.Point.Cut.Compare(a.Point.Cut), cmp.Compare(b.Point.Name, a.Point.Name))
 	})
-	return rows
 }
 
 // restrict leaves out the half that was not asked for.
@@ -296,26 +301,28 @@ func (p *Plan) drift(s sight) {
 // policies are those that claims have of their own.
 type policies struct {
 	claims catalog.Inventory
+	key    string            // of the annotation; "" is catalog.AnnotationKeep
 	notes  map[string]string // of claims, by namespace/name; nil until it was asked for
 	bad    map[string]error
 }
 
 // of is the policy of a claim, as retention.Rules.Own.
 func (p *policies) of(namespace, claim string) (retention.Policy, bool, error) {
+	p.key = cmp.Or(p.key, catalog.AnnotationKeep)
 	if p.notes == nil {
 		p.notes = map[string]string{}
 		for _, c := range p.claims.Claims {
-			p.notes[c.Namespace+"/"+c.Name] = c.Annotations[catalog.AnnotationKeep]
+			p.notes[c.Namespace+"/"+c.Name] = c.Annotations[p.key]
 		}
 	}
-	text := cmp.Or(p.notes[namespace+"/"+claim], p.claims.Namespaces[namespace][catalog.AnnotationKeep])
+	text := cmp.Or(p.notes[namespace+"/"+claim], p.claims.Namespaces[namespace][p.key])
 	if text == "" {
 		return nil, false, nil
 	}
 	policy, err := retention.ParsePolicy(text)
 	if err != nil {
 		err = &catalog.Failure{
-			Code: catalog.CodeUsage, Message: fmt.Sprintf("%s/%s not judged: annotation %s", namespace, claim, catalog.AnnotationKeep), Cause: err,
+			Code: catalog.CodeUsage, Message: fmt.Sprintf("%s/%s not judged: annotation %s", namespace, claim, p.key), Cause: err,
 			State: "its restore points are left alone", Next: fmt.Sprintf("kubectl describe pvc %s -n %s", claim, namespace),
 		}
 		if p.bad[namespace+"/"+claim] == nil {
