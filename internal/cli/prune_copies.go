@@ -288,10 +288,10 @@ func (c *copyPruning) rights() []catalog.Right {
 	return rights
 }
 
-// idle reports whether nothing is to be done.
+// idle reports whether nothing is to be done, or can be.
 func (c *copyPruning) idle() bool {
 	for i, p := range c.plans {
-		if c.errs[i] != nil || !p.Idle() {
+		if c.errs[i] == nil && !p.Idle() {
 			return false
 		}
 	}
