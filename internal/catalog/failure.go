@@ -56,6 +56,7 @@ const (
 	CodeHalfway      Code = "BS082" // volumes are exchanged in part
 	CodeNotNow       Code = "BS083" // a restore in place is not in a state for that
 	CodeUnready      Code = "BS084" // the app is not ready after a restore in place
+	CodePartial      Code = "BS085" // a claim holds parts of what it held and of a copy
 	CodeInterrupted  Code = "BS090" // ^C or SIGTERM
 	CodeInternal     Code = "BS099" // a bug
 )

@@ -25,7 +25,7 @@ import (
 type Cluster interface {
 	snapshot.Cluster
 	offsite.Cluster
-	restore.SwapCluster
+	restore.RefillCluster
 	prune.Cluster
 	prune.CopyCluster
 	// TrySnapshot, TryClone and TryMover are whether the server would take what

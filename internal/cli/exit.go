@@ -93,6 +93,7 @@ var exits = map[catalog.Code]int{
 	catalog.CodeHalfway:      exitFailed,
 	catalog.CodeNotNow:       exitPrecondition,
 	catalog.CodeUnready:      exitTimeout,
+	catalog.CodePartial:      exitFailed,
 	catalog.CodeInterrupted:  exitInterrupted,
 	catalog.CodeInternal:     exitFailed,
 }

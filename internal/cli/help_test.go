@@ -81,6 +81,11 @@ func TestExamplesRun(t *testing.T) {
 		if _, claim, named := strings.Cut(args, "--to-pvc "); named { // of the runbooks: the claim is lost
 			w.Claims = slices.DeleteFunc(w.Claims, func(c worldClaim) bool { return c.Name == "shop/"+claim })
 		}
+		if strings.Contains(args, "--into-claim") { // it takes a repository of the app's own namespace
+			beside := w.Repositories[0]
+			beside.Namespace = "shop"
+			w.Repositories = append(w.Repositories, beside)
+		}
 		if code, _, stderr := invoke(t, w, nil, strings.Fields(args)...); code != 0 {
 			t.Errorf("kubectl backsnap %s: exit %d\n%s", args, code, stderr)
 		}

@@ -62,6 +62,9 @@ func (c *cluster) tend(pod string, job restic.Job) restic.End {
 		env[e.Name] = e.Value
 	}
 	mode, code, errs, said := job.Args[0], r.Restic.Exit, 0, r.Restic.Says
+	if r.Restic.At != "" && r.Restic.At != mode {
+		code, said = 0, ""
+	}
 	answer := ""
 	switch mode {
 	case restic.StepList:

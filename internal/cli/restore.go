@@ -29,6 +29,7 @@ type restoreOptions struct {
 	lockFlags
 	filesFlags
 	swapFlags
+	refillFlags
 	loadFlags
 	at, from, cluster                      string
 	toPVC, toNamespace, storageClass, size string
@@ -60,6 +61,11 @@ const restoreLong = `
 	With --in-place the app's own data is replaced: new volumes are filled and checked while it runs, then it is scaled
 	to 0, the volumes behind its claims are exchanged, and it is scaled back. The old volumes are kept until --commit,
 	and --rollback exchanges them again. Whatever it was ended by, the same command finishes it.
+
+	With --into-claim a copy is restored into the file system that the app's claim has, for volumes that cannot be exchanged: the
+	app is scaled to 0, a snapshot of the claim is taken, what differs from the copy is written and what is not in it removed, and
+	the app is scaled back. The mover runs in the app's own namespace, with a repository there (--in-namespace). While the claim is
+	neither what it was nor the copy, it says so and the app stays at 0: the same command finishes it, --rollback goes back.
 
 	--load makes no claim: it loads the set's dump of its databases into the server that runs, into all of them or one (--database). For
 	PostgreSQL all of a database or nothing of it is loaded; MySQL and MariaDB keep what came before a statement that fails, and it is said
@@ -95,7 +101,10 @@ const restoreExample = `
 	# Replace the app's own data; then keep that, or undo it
 	kubectl backsnap restore statefulset/mysql -n shop --at latest --in-place --yes
 	kubectl backsnap restore --commit 20261121-091600-b2c1 -n shop --yes
-	kubectl backsnap restore --rollback 20261121-091600-b2c1 -n shop --yes`
+	kubectl backsnap restore --rollback 20261121-091600-b2c1 -n shop --yes
+
+	# A copy, into the file system of a claim that has to stay
+	kubectl backsnap restore statefulset/mysql -n shop --into-claim --in-namespace --yes`
 
 func newRestore(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 	o := &restoreOptions{at: "latest", from: string(restore.Auto), dryRun: "none", parallel: restore.DefaultParallel, timeout: restore.DefaultTimeout, deadline: restore.DefaultDeadline}
@@ -106,6 +115,9 @@ func newRestore(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command 
 		Example: templates.Examples(restoreExample),
 		Args:    o.swapFlags.source(oneSource),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.intoClaim {
+				return runRefill(cmd, env, config, o, args[0])
+			}
 			if o.swaps() {
 				return runSwap(cmd, env, config, o, args)
 			}
@@ -114,6 +126,7 @@ func newRestore(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command 
 	}
 	o.addFlags(cmd)
 	o.swapFlags.add(cmd.Flags())
+	o.refillFlags.add(cmd.Flags())
 	return withEnvironment(env, cmd)
 }
 
@@ -268,6 +281,9 @@ func runRestore(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFl
 func (r *restoring) read(run catalog.Run, source, namespace string) error {
 	target, err := readSource(source, namespace)
 	if err != nil {
+		return err
+	}
+	if err := r.options.beside(namespace); err != nil {
 		return err
 	}
 	if r.request, err = r.options.request(r.env, run, target); err != nil {

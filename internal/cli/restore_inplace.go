@@ -156,6 +156,15 @@ func (s *swapping) perform(ctx context.Context, own catalog.Run) (swapDoc, error
 	if s.cluster, err = s.env.Connect(s.config); err != nil {
 		return swapDoc{}, err
 	}
+	if s.action == actionRollback {
+		refill, err := restore.FindRefill(ctx, s.cluster, s.namespace, s.run)
+		if err != nil {
+			return swapDoc{}, err
+		}
+		if refill.Found() {
+			return s.undoRefill(ctx, own, refill)
+		}
+	}
 	if s.action != actionRestore {
 		return s.turnBack(ctx, own)
 	}

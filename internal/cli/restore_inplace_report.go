@@ -21,6 +21,7 @@ type swapDoc struct {
 	Result     string      `json:"result"` // Ok, Failed, DryRun
 	ExitCode   int         `json:"exitCode"`
 	Namespace  string      `json:"namespace"`
+	IntoClaim  bool        `json:"intoClaim,omitempty"` // the volumes stayed
 	Source     *sourceDoc  `json:"source,omitempty"`
 	Workloads  []swapApp   `json:"workloads"`
 	Items      []swapItem  `json:"items"`
@@ -41,11 +42,14 @@ type swapApp struct {
 type swapItem struct {
 	Namespace string   `json:"namespace"`
 	Claim     string   `json:"pvc"`
-	State     string   `json:"state"` // Restored, RolledBack, Committed, Planned, Failed
+	State     string   `json:"state"` // Restored, RolledBack, Committed, Planned, Partial, Failed
 	Volume    string   `json:"volume,omitempty"`
 	Kept      string   `json:"kept,omitempty"` // the volume that is kept, or was removed
 	Safety    string   `json:"safetySnapshot,omitempty"`
 	From      *fromDoc `json:"from,omitempty"`
+	// Bytes and Files are what a copy has brought into the claim's own volume.
+	Bytes int64 `json:"bytes,omitempty"`
+	Files int64 `json:"files,omitempty"`
 }
 
 // doneWords are what was done, as a state of an item and in a sentence.

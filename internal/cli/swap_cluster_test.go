@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -81,13 +82,20 @@ func (c *cluster) changeApp(a catalog.App, do func(*worldApp)) {
 
 func (c *cluster) Remember(_ context.Context, a catalog.App, run catalog.Run, replicas int) error {
 	c.changeApp(a, func(a *worldApp) {
-		a.Annotations = map[string]string{catalog.AnnotationInPlace: string(run), catalog.AnnotationReplicas: strconv.Itoa(replicas)}
+		a.Annotations = maps.Clone(a.Annotations)
+		if a.Annotations == nil {
+			a.Annotations = map[string]string{}
+		}
+		a.Annotations[catalog.AnnotationInPlace], a.Annotations[catalog.AnnotationReplicas] = string(run), strconv.Itoa(replicas)
 	})
 	return nil
 }
 
 func (c *cluster) Forget(_ context.Context, a catalog.App) error {
-	c.changeApp(a, func(a *worldApp) { a.Annotations = nil })
+	c.changeApp(a, func(a *worldApp) {
+		delete(a.Annotations, catalog.AnnotationInPlace)
+		delete(a.Annotations, catalog.AnnotationReplicas)
+	})
 	return nil
 }
 
@@ -195,4 +203,42 @@ func (c *cluster) SettleVolume(_ context.Context, name string, _ bool) error {
 
 func (c *cluster) AwaitVolumeGone(ctx context.Context, _ string) error {
 	return wait(ctx, time.Second, false)
+}
+
+func (c *cluster) NoteRefill(_ context.Context, claim catalog.Claim, r *catalog.Refill) error {
+	c.change(func() {
+		for i := range c.w.Claims {
+			if c.w.Claims[i].Name == claim.Namespace+"/"+claim.Name {
+				c.w.Claims[i].Annotations = noted(c.w.Claims[i].Annotations, r)
+			}
+		}
+	})
+	return nil
+}
+
+func (c *cluster) NotePause(_ context.Context, a catalog.App, p *catalog.Pause) error {
+	c.changeApp(a, func(a *worldApp) { a.Annotations = noted(a.Annotations, p) })
+	return nil
+}
+
+// noted are annotations with that of a refill; without it for nil.
+func noted[T any](notes map[string]string, v *T) map[string]string {
+	notes = maps.Clone(notes)
+	if delete(notes, catalog.AnnotationRefill); v == nil {
+		return notes
+	}
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	if notes == nil {
+		notes = map[string]string{}
+	}
+	notes[catalog.AnnotationRefill] = string(text)
+	return notes
+}
+
+func (c *cluster) AwaitRaised(ctx context.Context, _ []catalog.App) error {
+	<-ctx.Done()
+	return context.Cause(ctx)
 }

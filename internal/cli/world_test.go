@@ -124,6 +124,8 @@ type worldError struct {
 	Stuck string `json:"stuck,omitempty"`
 	// Percent is the progress that it logs, a line every three seconds.
 	Percent []int `json:"percent,omitempty"`
+	// At is the only step that ends so; "" for every one.
+	At string `json:"at,omitempty"`
 	// Lacks is how many bytes are missing after a restore.
 	Lacks int `json:"lacks,omitempty"`
 	// Exists: a repository is there already.
@@ -319,6 +321,7 @@ func worldSnapshotOf(s catalog.Snapshot) worldSnapshot {
 	}
 	if s.Record != nil {
 		short.Reason, short.Wanted = s.Record.Reason, s.Record.Wanted
+		short.Consistency = string(cmp.Or(s.Consistency, s.Record.Consistency)) // a safety snapshot has no label of it
 		for _, d := range s.Record.Dumps {
 			short.Dumps = append(short.Dumps, d.What)
 		}

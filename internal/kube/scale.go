@@ -179,7 +179,7 @@ func (c *Cluster) AwaitIdle(ctx context.Context, namespace string, claims, volum
 			}
 		}()
 	}
-	if err := c.unmounted(ctx, namespace, claims); err != nil {
+	if err := c.unmounted(ctx, namespace, claims); err != nil || len(volumes) == 0 {
 		return err
 	}
 	return c.detached(ctx, volumes)

@@ -64,6 +64,7 @@ func (c *Cluster) RemakeClaim(ctx context.Context, manifest, volume string) erro
 		return fmt.Errorf("read manifest of the claim: %w", err)
 	}
 	object.Spec.VolumeName = volume
+	tidy(object.Annotations, volume)
 	doing := fmt.Sprintf("make claim %s/%s again", object.Namespace, object.Name)
 	err := again(ctx, func(ctx context.Context) error {
 		_, err := c.core.CoreV1().PersistentVolumeClaims(object.Namespace).Create(ctx, object, metav1.CreateOptions{})

@@ -161,6 +161,8 @@ func Choose(r Request, repositories []catalog.Repository, snapshots []catalog.Sn
 		return c.run(catalog.Sets(snapshots))
 	case kindNamespace:
 		return c.whole(catalog.Sets(snapshots))
+	case kindSafety:
+		return c.safety(snapshots)
 	}
 	return c.newest(catalog.Sets(snapshots))
 }
@@ -178,7 +180,7 @@ func (c chooser) one(snapshots []catalog.Snapshot) (Choice, error) {
 	}
 	s := snapshots[i]
 	switch {
-	case s.Role != "":
+	case s.Role != "" && (s.Role != catalog.RoleSafety || s.Record == nil):
 		return Choice{}, c.none("it is no restore point, but one that backsnap made for itself (" + string(s.Role) + ")")
 	case s.Record == nil:
 		return Choice{}, c.none("it has no record that says what volume it was taken of")

@@ -33,8 +33,10 @@ type Request struct {
 	From   From
 	// Cluster is the one whose copies are restored; "" for this one.
 	Cluster string
-	// List lists repositories; nil where none is to be asked.
+	// List lists repositories; nil where none is to be asked. Sure: they are
+	// asked in any case.
 	List List
+	Sure bool
 	// Paths are all that is wanted of each volume, relative to its root, as
 	// ParsePaths makes them; none for all of it.
 	Paths []string

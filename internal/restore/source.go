@@ -99,6 +99,8 @@ func (r Request) ask(repositories []catalog.Repository, choice Choice, err error
 		return a
 	case r.Cluster != "":
 		a.Why = "what cluster " + r.Cluster + " has copied is wanted"
+	case r.Sure:
+		a.Why = "the copy is to be there for sure before anything is stopped"
 	case unseen:
 		a.Why = "what is on record in namespace " + r.Target.Namespace + " may not be read"
 	case r.Target.Kind == kindNamespace && r.From.Kind == Copy:

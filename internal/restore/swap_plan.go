@@ -44,7 +44,7 @@ type SwapPlan struct {
 // is a catalog.Failure: what MakePlan refuses, a claim that is not there, and
 // who would undo what is done.
 func MakeSwapPlan(ctx context.Context, c SwapCluster, r SwapRequest) (SwapPlan, error) {
-	if err := checkTarget(r.Target); err != nil {
+	if err := checkTarget(r.Target, "--in-place"); err != nil {
 		return SwapPlan{}, err
 	}
 	plan, err := makePlan(ctx, c, r.Request, passingName)
@@ -68,20 +68,23 @@ func MakeSwapPlan(ctx context.Context, c SwapCluster, r SwapRequest) (SwapPlan, 
 	if err := p.users(); err != nil {
 		return SwapPlan{}, err
 	}
-	p.safety()
+	if r.Target.Kind != kindSafety { // the volumes are kept, and what they hold is of no use
+		p.safety()
+		p.paused()
+	}
 	p.note()
 	return p.plan, p.unfinished(ctx)
 }
 
 // checkTarget wants one claim, or a workload that can be scaled.
-func checkTarget(t Target) error {
+func checkTarget(t Target, flag string) error {
 	switch t.Kind {
-	case "pvc", "statefulset", "deployment":
+	case "pvc", "statefulset", "deployment", kindSafety:
 		return nil
 	case "vs", "run":
 		return &catalog.Failure{
-			Code: catalog.CodeUsage, Message: fmt.Sprintf("--in-place of %s: want the claim or the workload whose data is to be replaced", t),
-			State: "nothing changed", Next: fmt.Sprintf("kubectl backsnap restore CLAIM -n %s --in-place --at TIME", t.Namespace),
+			Code: catalog.CodeUsage, Message: fmt.Sprintf("%s of %s: want the claim or the workload whose data is to be replaced", flag, t),
+			State: "nothing changed", Next: fmt.Sprintf("kubectl backsnap restore CLAIM -n %s %s --at TIME", t.Namespace, flag),
 		}
 	}
 	return unscalable(t.Namespace, t.String())
@@ -91,7 +94,7 @@ func checkTarget(t Target) error {
 func unscalable(namespace, user string) error {
 	return &catalog.Failure{
 		Code: catalog.CodeFought, Message: fmt.Sprintf("%s in %s cannot be scaled to 0 and back, and holds what is to be replaced", user, namespace),
-		State: "nothing changed", Next: "remove it for the time, or restore into a new claim: without --in-place",
+		State: "nothing changed", Next: "remove it for the time, or restore into a new claim instead",
 	}
 }
 
@@ -180,14 +183,14 @@ func (p *swapPlanner) podOf(pod catalog.Pod) error {
 	})
 	known := slices.ContainsFunc(p.plan.Apps, func(a catalog.App) bool { return a.Workload == pod.Owner })
 	switch {
-	case !uses || known:
+	case !uses || known || pod.Labels[catalog.LabelManagedBy] == catalog.ManagedBy: // a mover that is left ends with its Job
 		return nil
 	case slices.Contains([]string{"pod", "job", "replicaset", "daemonset", "replicationcontroller"}, pod.Owner.Kind):
 		return unscalable(pod.Namespace, pod.Owner.String())
 	}
 	return &catalog.Failure{
 		Code: catalog.CodeFought, Message: fmt.Sprintf("pod %s/%s, which holds what is to be replaced, is kept by %s", pod.Namespace, pod.Name, pod.Owner),
-		State: "nothing changed", Next: "let the operator stop it (CloudNativePG: annotate the cluster with cnpg.io/hibernation=on), or restore into a new claim: without --in-place",
+		State: "nothing changed", Next: "let the operator stop it (CloudNativePG: annotate the cluster with cnpg.io/hibernation=on), or restore into a new claim instead",
 	}
 }
 

@@ -234,15 +234,26 @@ func (r *replacing) safety(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, r.plan.Timeout, errTimeout)
 	defer cancel()
-	var names []string
+	if err := takeSafety(ctx, r.cluster, r.plan.Target.Namespace, r.plan.Safety); err != nil {
+		return err
+	}
 	for _, s := range r.plan.Safety {
-		if _, err := r.cluster.Create(ctx, s); err != nil {
+		r.tell(catalog.PhaseSafety, catalog.OK, s.Claim, "snapshot "+s.Name+", kept through "+s.DeleteAfter)
+	}
+	return nil
+}
+
+// takeSafety takes the snapshots and waits until they are ready.
+func takeSafety(ctx context.Context, c SwapCluster, namespace string, snapshots []catalog.Snapshot) error {
+	var names []string
+	for _, s := range snapshots {
+		if _, err := c.Create(ctx, s); err != nil {
 			return fmt.Errorf("take safety snapshot %s: %w", s.Name, err)
 		}
 		names = append(names, s.Name)
 	}
 	said := ""
-	err := r.cluster.Await(ctx, r.plan.Target.Namespace, func(there []catalog.Snapshot) (bool, error) {
+	err := c.Await(ctx, namespace, func(there []catalog.Snapshot) (bool, error) {
 		ready := 0
 		for _, s := range there {
 			if slices.Contains(names, s.Name) {
@@ -259,9 +270,6 @@ func (r *replacing) safety(ctx context.Context) error {
 			err = fmt.Errorf("%w: %s", err, said)
 		}
 		return fmt.Errorf("wait for safety snapshots: %w", err)
-	}
-	for _, s := range r.plan.Safety {
-		r.tell(catalog.PhaseSafety, catalog.OK, s.Claim, "snapshot "+s.Name+", kept through "+s.DeleteAfter)
 	}
 	return nil
 }

@@ -209,7 +209,12 @@ func (w *swapWorld) Apps(context.Context, string) ([]catalog.App, error) {
 func (w *swapWorld) Remember(_ context.Context, _ catalog.App, run catalog.Run, replicas int) error {
 	err := w.write("remember %d", replicas)
 	if err == nil {
-		w.app.Annotations = map[string]string{catalog.AnnotationInPlace: string(run), catalog.AnnotationReplicas: fmt.Sprint(replicas)}
+		notes := maps.Clone(w.app.Annotations)
+		if notes == nil {
+			notes = map[string]string{}
+		}
+		notes[catalog.AnnotationInPlace], notes[catalog.AnnotationReplicas] = string(run), fmt.Sprint(replicas)
+		w.app.Annotations = notes
 	}
 	return err
 }
@@ -217,7 +222,9 @@ func (w *swapWorld) Remember(_ context.Context, _ catalog.App, run catalog.Run, 
 func (w *swapWorld) Forget(context.Context, catalog.App) error {
 	err := w.write("forget")
 	if err == nil {
-		w.app.Annotations = nil
+		w.app.Annotations = maps.Clone(w.app.Annotations)
+		delete(w.app.Annotations, catalog.AnnotationInPlace)
+		delete(w.app.Annotations, catalog.AnnotationReplicas)
 	}
 	return err
 }
