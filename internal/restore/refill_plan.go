@@ -3,6 +3,7 @@ package restore
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -40,7 +41,7 @@ func MakeRefillPlan(ctx context.Context, c RefillCluster, r SwapRequest) (Refill
 		err = noneBeside(r.Target.Namespace)
 	}
 	if err != nil {
-		return plan, err
+		return plan, likewise(err)
 	}
 	apps, err := c.Apps(ctx, r.Target.Namespace)
 	if err != nil {
@@ -71,6 +72,15 @@ func noneBeside(namespace string) error {
 		State: "nothing changed",
 		Next:  fmt.Sprintf("kubectl backsnap repo create NAME --backup-namespace %s --env-file FILE, with the name of the repository that has the copy", namespace),
 	}
+}
+
+// likewise is err, whose next step restores the nearest set in the same way.
+func likewise(err error) error {
+	var none *catalog.Failure
+	if errors.As(err, &none) && strings.HasPrefix(none.Next, "kubectl backsnap restore ") {
+		none.Next += " --into-claim --in-namespace"
+	}
+	return err
 }
 
 type refillPlanner struct{ swapPlanner }

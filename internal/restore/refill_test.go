@@ -432,6 +432,7 @@ func TestRefillRefused(t *testing.T) {
 				return restore.Listed{Snapshots: recorded}, nil
 			}
 		}, catalog.CodeNoSet},
+		{"a time before the first set", func(_ *refillWorld, r *restore.SwapRequest) { r.At = at("00:30") }, catalog.CodeNoSet},
 		{"no snapshots of that driver", func(w *refillWorld, _ *restore.SwapRequest) {
 			claim := w.held["logs"]
 			claim.Driver = "nfs.example.com"
@@ -472,6 +473,10 @@ func TestRefillRefused(t *testing.T) {
 			_, err := restore.MakeRefillPlan(t.Context(), w, r)
 			is(t, catalog.CodeOf(err), c.code)
 			is(t, len(w.writes), before)
+			var f *catalog.Failure
+			if errors.As(err, &f) && strings.Contains(f.Next, "--at ") && !strings.HasSuffix(f.Next, " --from copy --into-claim --in-namespace") {
+				t.Errorf("next: %s", f.Next)
+			}
 		})
 	}
 }

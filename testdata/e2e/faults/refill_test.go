@@ -144,11 +144,12 @@ func TestInterruptedRestoreIntoAClaim(t *testing.T) {
 		says     string
 	}{{"statefulsets/scale", "everything is as it was before"}, {"jobs", "stays at 0, 1 remembered"}} {
 		var process atomic.Pointer[os.Process]
+		var once sync.Once     // a second ^C would end it without putting anything back
 		var downs atomic.Int32 // once the app is told to stop: before that, jobs list
 		proxy := kit.NewProxy(t, func(r kube.Request) {
 			scaled := downs.Load() > 0 || r.Resource == "statefulsets/scale" && downs.Add(1) > 0
 			if p := process.Load(); p != nil && scaled && r.Verb != "delete" && r.Resource == c.resource {
-				p.Signal(os.Interrupt)
+				once.Do(func() { p.Signal(os.Interrupt) })
 			}
 		})
 		p, end := kit.BackgroundWith(t, []string{"KUBECONFIG=" + proxy.Kubeconfig}, s.into()...)
