@@ -193,6 +193,9 @@ func (d swapDoc) printNext(w io.Writer) {
 		fmt.Fprintf(w, "Undo:  kubectl backsnap restore --rollback %s -n %s\n", d.Run, d.Namespace)
 		fmt.Fprintf(w, "Keep:  kubectl backsnap restore --commit %s -n %s   (removes the old volumes)\n", d.Run, d.Namespace)
 	case actionRollback:
+		if len(d.Items) == 0 || d.Items[0].Kept == "" { // no volume was exchanged
+			return
+		}
 		fmt.Fprintf(w, "Keep:  kubectl backsnap restore --commit %s -n %s   (removes the volumes that the run had made)\n", d.Run, d.Namespace)
 	}
 }

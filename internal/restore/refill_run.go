@@ -138,18 +138,20 @@ func (r *refilling) set(ctx context.Context, i int, stage catalog.Stage) error {
 	return nil
 }
 
-// begin asks the server for what it may refuse, ends a mover that works still
-// for a client that died, and notes on the claims that this run is at work.
+// begin ends a mover that works still for a client that died, asks the server
+// for what it may refuse, and notes on the claims that this run is at work.
 func (r *refilling) begin(ctx context.Context) error {
-	if err := r.plan.Try(ctx, r.cluster); err != nil {
-		return err
-	}
-	for i, v := range r.plan.Volumes {
-		if r.plan.Begun != nil {
+	if r.plan.Begun != nil {
+		for _, v := range r.plan.Volumes {
 			if err := r.cluster.RemoveMover(ctx, v.Claim.Namespace, v.Name); err != nil {
 				return err
 			}
 		}
+	}
+	if err := r.plan.Try(ctx, r.cluster); err != nil {
+		return err
+	}
+	for i := range r.plan.Volumes {
 		if r.claims[i].Stage == "" {
 			if err := r.set(ctx, i, catalog.StageBegun); err != nil {
 				return err

@@ -78,7 +78,10 @@ func (w *refillWorld) RemakeClaim(ctx context.Context, manifest, volume string) 
 	return err
 }
 
-func (w *refillWorld) TryMover(context.Context, restic.Job) error {
+func (w *refillWorld) TryMover(_ context.Context, job restic.Job) error {
+	if _, there := w.jobs[job.Name]; there {
+		return catalog.ErrTaken
+	}
 	return errors.Join(w.read(), w.denied)
 }
 
@@ -474,7 +477,7 @@ func TestRefillRefused(t *testing.T) {
 			is(t, catalog.CodeOf(err), c.code)
 			is(t, len(w.writes), before)
 			var f *catalog.Failure
-			if errors.As(err, &f) && strings.Contains(f.Next, "--at ") && !strings.HasSuffix(f.Next, " --from copy --into-claim --in-namespace") {
+			if errors.As(err, &f) && f.Code == catalog.CodeNoSet && strings.Contains(f.Next, "--at ") && !strings.HasSuffix(f.Next, " --from copy --into-claim --in-namespace") {
 				t.Errorf("next: %s", f.Next)
 			}
 		})
