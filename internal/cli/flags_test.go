@@ -154,6 +154,8 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"from":                        {"data-mysql-0", "--from=copy", "(copy 7f3a91c2 in main"},
 			"from-cluster":                {"data", "--from-cluster=prod-us", "(copy 0c55de18 in main"},
 			"database":                    {"data-mysql-0 --load --yes", "--database=fresh", "database fresh loaded in pod/mysql-0"},
+			"in-namespace":                {"data-mysql-0 --from=copy", "--in-namespace", "whose Secret is not in namespace shop"},
+			"into-claim":                  {"data-mysql-0 --in-namespace --yes", "--into-claim", "BS056"},
 			"into":                        {"data-mysql-0 --load --yes", "--into=sts/other", "no running pod of statefulset/other in shop"},
 			"load":                        {"data-mysql-0 --yes", "--load", "database shop loaded in pod/mysql-0"},
 			"load-timeout":                {"data-mysql-0 --load --yes", "--load-timeout=7s", "7 seconds"},
