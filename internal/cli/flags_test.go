@@ -63,7 +63,7 @@ func shopWorld() *world {
 func ofMySQL(claim string) worldSnapshot {
 	return worldSnapshot{
 		Name: "shop/" + claim + "-20261121-011500-p9aa", Claim: "shop/" + claim, App: "statefulset/mysql", Run: "20261121-011500-p9aa", Consistency: "application", Retain: "calendar",
-		Cut: time.Date(2026, 11, 21, 1, 15, 42, 0, time.UTC), Ready: true, RestoreSize: "10Gi", Copies: []string{"main/7f3a91c2aaaa"}, Dumps: []string{"database shop", "users"},
+		Cut: time.Date(2026, 11, 21, 1, 15, 42, 0, time.UTC), Ready: true, RestoreSize: "10Gi", Copies: []string{"main/7f3a91c2" + strings.Repeat("0", 56)}, Dumps: []string{"database shop", "users"},
 	}
 }
 
