@@ -237,7 +237,7 @@ func (s *store) next() offsite.WorkRequest {
 }
 
 // List is what may be judged there.
-func (s *store) List(ctx context.Context) ([]catalog.Snapshot, int, error) {
+func (s *store) List(ctx context.Context) ([]catalog.Snapshot, []string, error) {
 	shelf, err := offsite.Copies(ctx, s.pruning.cluster, s.pruning.env.Now, s.next(), s.pruning.watcher)
 	return shelf.Copies, shelf.Doubtful, err
 }
@@ -369,8 +369,8 @@ func (c *copyPruning) report(doc *pruneDoc) (failures []error) {
 func copyNotes(p prune.CopyPlan, r prune.CopyResult) []string {
 	var notes []string
 	name := p.Copies.Repository.Name
-	if p.Doubtful > 0 {
-		notes = append(notes, fmt.Sprintf("repository %s: %d copies are left alone: their host, tags or record do not agree, or cannot be read", name, p.Doubtful))
+	if count := len(p.Doubtful); count > 0 {
+		notes = append(notes, fmt.Sprintf("repository %s: %d copies are left alone: their host, tags or record do not agree, or cannot be read", name, count))
 	}
 	if p.Missing > 0 && r.Err == nil {
 		notes = append(notes, fmt.Sprintf("repository %s: %d copies are on record and do not lie there", name, p.Missing))

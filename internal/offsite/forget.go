@@ -16,8 +16,9 @@ type Shelf struct {
 	// every tag that says whose they are, say the same. Each is as the snapshot
 	// that it was made of, with that copy alone.
 	Copies []catalog.Snapshot
-	// Doubtful is how many carry this cluster's name and contradict themselves.
-	Doubtful int
+	// Doubtful are restic's ids of those that carry this cluster's name and
+	// contradict themselves.
+	Doubtful []string
 }
 
 // Copies are those in the repository that may be judged: all of them, or an
@@ -35,7 +36,7 @@ func Copies(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest,
 		}
 		shot := copied(s, r.Repository.Name)
 		if !agrees(s, shot, r.Repository.Cluster) {
-			shelf.Doubtful++
+			shelf.Doubtful = append(shelf.Doubtful, s.ID)
 			continue
 		}
 		shot.Copies[0].Note = notes[s.ID]

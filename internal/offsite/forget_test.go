@@ -53,7 +53,7 @@ func TestCopiesBeyondDoubt(t *testing.T) {
 	}
 	equal(t, "copies", []string{"1", "9"}, ids)
 	equal(t, "partial, with a note", []string{"false false", "true true"}, notes)
-	equal(t, "doubtful", 4, got.Doubtful)
+	equal(t, "doubtful", 4, len(got.Doubtful))
 	one := got.Copies[0]
 	equal(t, "kept", fmt.Sprint("days 2026-12-22 true"), fmt.Sprint(one.Retain, " ", one.DeleteAfter, " ", one.Pinned))
 }

@@ -31,8 +31,9 @@ type CopyCluster interface {
 type Store interface {
 	// List is what may be judged of what lies there: each copy as the snapshot
 	// that it was made of, with that copy alone. It is all of it, or an error.
-	// doubtful is how many copies contradict themselves about whose they are.
-	List(ctx context.Context) (copies []catalog.Snapshot, doubtful int, err error)
+	// doubtful are the ids of those that contradict themselves about whose they
+	// are.
+	List(ctx context.Context) (copies []catalog.Snapshot, doubtful []string, err error)
 	// Hold keeps other prunes of the same repository out until release is
 	// called. held ends when that is lost.
 	Hold(ctx context.Context) (held context.Context, release func() error, err error)
@@ -63,9 +64,9 @@ type CopyRequest struct {
 type CopyPlan struct {
 	Plan
 	Copies CopyRequest
-	// Doubtful is how many copies are left alone since they contradict
+	// Doubtful are the ids of copies that are left alone since they contradict
 	// themselves about whose they are, or are not understood.
-	Doubtful int
+	Doubtful []string
 	// Missing is how many copies are on record and do not lie there, though no
 	// prune has removed them: that is for a person to look at.
 	Missing int
@@ -220,7 +221,9 @@ func (p *CopyPlan) read(own *copyPolicies) (all, judged []catalog.Snapshot) {
 	at := map[string]int{}
 	for _, s := range p.listed {
 		if s.Err != "" {
-			p.Doubtful++
+			if id := s.Copies[0].Snapshot; !slices.Contains(p.Doubtful, id) { // else a second look tells it twice
+				p.Doubtful = append(p.Doubtful, id)
+			}
 			continue
 		}
 		s = p.standing(s, live[s.UID], own)
@@ -278,6 +281,9 @@ func (p *CopyPlan) compare() error {
 	there := map[string]bool{}
 	for _, s := range p.listed {
 		there[s.Copies[0].Snapshot] = true
+	}
+	for _, id := range p.Doubtful {
+		there[id] = true
 	}
 	p.gone, p.Missing = nil, 0
 	found, missing := 0, map[string]bool{}

@@ -30,6 +30,7 @@ type shelf struct {
 	refuses   bool // append-only
 	short     bool // the listing fails
 	empty     bool // the listing has nothing
+	doubtful  []string
 	forgotten []string
 	pruned    int
 	meanwhile func() // somebody does something before a second look
@@ -86,14 +87,14 @@ func (s *shelf) DropCopies(_ context.Context, of catalog.Snapshot, repository st
 	})
 }
 
-func (s *shelf) List(context.Context) ([]catalog.Snapshot, int, error) {
+func (s *shelf) List(context.Context) ([]catalog.Snapshot, []string, error) {
 	if s.short {
-		return nil, 0, &catalog.Failure{Code: catalog.CodeListing, Message: "cut"}
+		return nil, nil, &catalog.Failure{Code: catalog.CodeListing, Message: "cut"}
 	}
 	if s.empty {
-		return nil, 0, nil
+		return nil, s.doubtful, nil
 	}
-	return slices.SortedFunc(maps.Values(s.copies), func(a, b catalog.Snapshot) int { return strings.Compare(a.Name, b.Name) }), 0, nil
+	return slices.SortedFunc(maps.Values(s.copies), func(a, b catalog.Snapshot) int { return strings.Compare(a.Name, b.Name) }), s.doubtful, nil
 }
 
 func (s *shelf) Hold(ctx context.Context) (context.Context, func() error, error) {
@@ -306,6 +307,13 @@ func TestCopiesThatAreNotJudged(t *testing.T) {
 	delete(s.copies, slices.Sorted(maps.Keys(s.snapshots))[0])
 	plan, err := prune.PlanCopies(t.Context(), s, s.request(evening))
 	equal(t, "missing", "1 <nil>", fmt.Sprint(plan.Missing, " ", err))
+	// What lies there, whosever it says it is, is not missing.
+	s.empty, s.doubtful = true, slices.Sorted(maps.Keys(s.snapshots))
+	for i, name := range s.doubtful {
+		s.doubtful[i] = s.snapshots[name].Copies[0].Snapshot
+	}
+	plan, err = prune.PlanCopies(t.Context(), s, s.request(evening))
+	equal(t, "doubtful", "20 0 0 <nil>", fmt.Sprint(len(plan.Doubtful), " ", plan.Missing, " ", len(plan.Rows), " ", err))
 }
 
 func TestAppendOnlyRepositoriesAreLeft(t *testing.T) {
