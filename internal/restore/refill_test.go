@@ -132,7 +132,11 @@ func (w *refillWorld) AwaitRaised(ctx context.Context, _ []catalog.App) error {
 	}
 }
 
-func (w *refillWorld) StartMover(_ context.Context, job restic.Job) error {
+// StartMover starts one that writes; those that only look are swapWorld's.
+func (w *refillWorld) StartMover(ctx context.Context, job restic.Job) error {
+	if slices.ContainsFunc(job.Env, func(e restic.Env) bool { return e.Name == "BACKSNAP_SUMS" }) {
+		return w.swapWorld.StartMover(ctx, job)
+	}
 	if err := w.write("start mover of %s", job.Claim); err != nil {
 		return err
 	}
@@ -144,7 +148,10 @@ func (w *refillWorld) StartMover(_ context.Context, job restic.Job) error {
 	return nil
 }
 
-func (w *refillWorld) RemoveMover(_ context.Context, _, name string) error {
+func (w *refillWorld) RemoveMover(ctx context.Context, namespace, name string) error {
+	if _, looks := w.checks[name]; looks {
+		return w.swapWorld.RemoveMover(ctx, namespace, name)
+	}
 	if _, there := w.jobs[name]; !there {
 		return w.read()
 	}
@@ -164,7 +171,10 @@ func (w *refillWorld) AwaitIdle(ctx context.Context, namespace string, claims, v
 	return w.swapWorld.AwaitIdle(ctx, namespace, claims, volumes, apps)
 }
 
-func (w *refillWorld) follow(ctx context.Context, _, name, _ string, _ func(catalog.Event)) (restic.End, error) {
+func (w *refillWorld) follow(ctx context.Context, namespace, name, nonce string, tell func(catalog.Event)) (restic.End, error) {
+	if _, looks := w.checks[name]; looks {
+		return w.swapWorld.follow(ctx, namespace, name, nonce, tell)
+	}
 	if err := errors.Join(w.read(), context.Cause(ctx)); err != nil {
 		return restic.End{}, err
 	}
