@@ -5,7 +5,8 @@
 # MODE is backup, init, restore, image, examine, forget, prune, unlock, locks, or one whose
 # output is wanted: list, stats. PATIENCE is how many seconds the repository has to answer at
 # all, LIMIT how many the work itself may take: restic asks a bucket that does
-# not exist again and again, and prints nothing. RETRY is how long to wait for
+# not exist again and again, and prints nothing. So that is tried first; by a restore, which
+# somebody waits for, only if it has said nothing for a while. RETRY is how long to wait for
 # another's lock, 0s for not at all. $BACKSNAP_NAMESPACE stands in for
 # {namespace} in the repository's address: here and not in the pod's spec,
 # because the address may hold a password. $BACKSNAP_COPY is the tag that all
@@ -22,7 +23,7 @@ shift 4
 pipe=${TMPDIR:-/tmp}/backsnap.pipe
 end='backsnap: end of restic'
 chunk=4194304
-child='' stopped='' step='' code=0 said=''
+child='' stopped='' step='' code=0 said='' hasty='' mute=''
 newline='
 '
 
@@ -58,7 +59,10 @@ listen() {
 		esac
 		printf '%s\n' "$line"
 		case $line in
-		'{"message_type":"status"'* | '{"message_type":"verbose_status"'*) continue ;;
+		'{"message_type":"status"'* | '{"message_type":"verbose_status"'*)
+			: >"$pipe.alive"
+			continue
+			;;
 		'{"message_type":"summary"'* | '{"message_type":"initialized"'*)
 			summary=$line
 			continue
@@ -85,26 +89,29 @@ listen() {
 # doze waits for a moment. Not every sleep knows parts of a second.
 doze() { sleep 0.02 2>/dev/null || sleep 1; }
 
-# alarm stops process $2 after $1 seconds, and a minute later for good. It is
-# told by TERM that nobody needs it any more. (timeout can lose a TERM that
-# comes while it starts, and leave its program running: seen. So can this
-# shell before its own trap stands: that it does is what the file says.)
+# alarm stops process $2 after $1 seconds, unless file $4 is there by then, and a
+# minute later for good; file $3 says that it has. It is told by TERM that nobody
+# needs it any more. (timeout can lose a TERM that comes while it starts, and
+# leave its program running: seen. So can this shell before its own trap stands:
+# that it does is what $3.armed says.)
 alarm() {
 	nap=''
 	trap 'kill "$nap" 2>/dev/null; exit 0' TERM
-	: >"$pipe.armed"
+	: >"$3.armed"
 	for signal in TERM KILL; do
 		sleep "$1" &
 		nap=$!
 		wait "$nap"
+		if [ -n "$4" ] && [ -e "$4" ]; then exit 0; fi
 		: >"$3"
 		kill -s "$signal" "$2"
-		set -- 60 "$2" "$3"
+		set -- 60 "$2" "$3" ''
 	done
 }
 
 # call runs restic as step $1 within $2 seconds and leaves its exit code in
-# code, 124 if the time was up, and what there is to report in said.
+# code, 124 if the time was up, and what there is to report in said. A hasty one
+# is stopped too, with mute set, if it has said nothing for a while.
 call() {
 	step=$1 seconds=$2
 	shift 2
@@ -127,8 +134,12 @@ call() {
 	esac
 	restic "$@" >"$out" 2>"$pipe" 4>&- &
 	child=$!
-	alarm "$seconds" "$child" "$pipe.$step.late" >/dev/null 2>&1 4>&- &
-	timer=$!
+	alarm "$seconds" "$child" "$pipe.$step.late" '' >/dev/null 2>&1 4>&- &
+	timers=$! mute=''
+	if [ -n "$hasty" ]; then
+		alarm "$((patience / 3 + 1))" "$child" "$pipe.$step.mute" "$pipe.alive" >/dev/null 2>&1 4>&- &
+		timers="$timers $!"
+	fi
 	# The signal came before there was a child to hand it on to. One that is
 	# not yet the program that it will be loses it.
 	if [ -n "$stopped" ]; then
@@ -140,11 +151,13 @@ call() {
 	# A restic that is told to end names what it was about as the cause: one
 	# that was trying its keys says that the password is wrong (0.19.1).
 	if [ -n "$stopped" ] && [ "$ended" -ne 0 ] && [ "$ended" -ne 3 ]; then ended=130; fi
-	until [ -e "$pipe.armed" ]; do doze; done
+	until [ -e "$pipe.$step.late.armed" ]; do doze; done
+	until [ -z "$hasty" ] || [ -e "$pipe.$step.mute.armed" ]; do doze; done
 	if [ -e "$pipe.$step.late" ]; then ended=124; fi
+	if [ -e "$pipe.$step.mute" ]; then mute=yes; fi
 	# An alarm that loses this signal, since it has only just begun, strikes
 	# when nobody minds.
-	kill -TERM "$timer" 2>/dev/null
+	for timer in $timers; do kill -TERM "$timer" 2>/dev/null; done
 	if [ "$step" = image ]; then
 		# A restic that was ended before it had opened its end never will.
 		: <>"$out"
@@ -158,7 +171,7 @@ call() {
 	exec 4>&-
 	code=$ended child=''
 	said=$(cat "$pipe.said")
-	rm -f "$pipe" "$pipe.said" "$pipe.$step.late" "$pipe.armed"
+	rm -f "$pipe" "$pipe.said" "$pipe.$step.late" "$pipe.$step.late.armed" "$pipe.$step.mute" "$pipe.$step.mute.armed" "$pipe.alive"
 }
 
 # await waits until process $1 is over, however many signals come between,
@@ -241,7 +254,7 @@ work() {
 		*' on '*"$BACKSNAP_MARK"*) return ;;
 		esac
 	fi
-	command=$1
+	command=$1 hasty=''
 	shift
 	call "$mode" "$limit" "$command" --retry-lock "$retry" "$@"
 }
@@ -449,8 +462,13 @@ unlock)
 	fi
 	;;
 restore)
-	check
-	if [ "$code" -eq 0 ]; then work "$@"; fi
+	hasty=yes
+	work "$@"
+	hasty=''
+	if [ "$code" -ne 0 ] && [ -n "$mute" ] && [ -z "$stopped" ]; then
+		check
+		if [ "$code" -eq 0 ]; then work "$@"; fi
+	fi
 	if [ "$code" -eq 0 ]; then seek; fi
 	if [ "$code" -eq 0 ]; then count; fi
 	;;

@@ -52,16 +52,24 @@ func inShells(t *testing.T, f func(t *testing.T, c *container)) {
 			if shell == "busybox" {
 				c.shell = append(c.shell, "sh")
 			}
-			for _, program := range []string{"base64", "cat", "gzip", "mkfifo", "mv", "rm", "sha256sum", "sleep", "wc"} {
-				if shell != "busybox" {
-					path, err = exec.LookPath(program)
-					must(t, err)
-				}
-				must(t, os.Symlink(path, filepath.Join(c.dir, program)))
-			}
+			c.programs("base64", "cat", "gzip", "mkfifo", "mv", "rm", "sha256sum", "sleep", "wc")
 			must(t, os.Symlink("/bin/sh", filepath.Join(c.dir, "sh")))
 			f(t, c)
 		})
+	}
+}
+
+// programs puts programs into the image.
+func (c *container) programs(names ...string) {
+	c.t.Helper()
+	for _, name := range names {
+		path := c.shell[0]
+		if filepath.Base(path) != "busybox" {
+			var err error
+			path, err = exec.LookPath(name)
+			must(c.t, err)
+		}
+		must(c.t, os.Symlink(path, filepath.Join(c.dir, name)))
 	}
 }
 

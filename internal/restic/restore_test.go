@@ -2,8 +2,8 @@ package restic_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -98,15 +98,7 @@ func TestMoverCounts(t *testing.T) {
 		c.restic = `case $1 in
 restore) echo '{"message_type":"summary","total_files":6,"files_restored":6,"total_bytes":8,"bytes_restored":8}' ;;
 esac`
-		for _, program := range []string{"find", "stat", "awk"} {
-			path := c.shell[0]
-			if filepath.Base(path) != "busybox" {
-				var err error
-				path, err = exec.LookPath(program)
-				must(t, err)
-			}
-			must(t, os.Symlink(path, filepath.Join(c.dir, program)))
-		}
+		c.programs("find", "stat", "awk")
 		done := c.run("restore", "restore", id)
 		report := restic.ReadReport(done.report, done.exit)
 		equal(t, "exit", 0, done.exit)
@@ -125,5 +117,65 @@ esac`
 		equal(t, "report without stat", restic.Report{
 			Step: restic.StepRestore, Exit: 1, Lines: []string{"the image lacks what counts files: find, stat, awk"},
 		}, restic.ReadReport(done.report, done.exit))
+	})
+}
+
+// TestMuteRestore is one that says nothing for a while: then it is asked whether
+// the repository answers at all.
+func TestMuteRestore(t *testing.T) {
+	const (
+		restored = `echo '{"message_type":"summary","total_files":1,"files_restored":1,"total_bytes":0,"bytes_restored":0}'`
+		begins   = `echo "$1" >>"$DIR/calls"; case $1 in `
+	)
+	tests := []struct {
+		name, restic, patience string
+		calls                  []string
+		exit                   int
+		report                 []string
+	}{
+		{
+			"the repository does not answer", begins + "*) exec sleep 100 ;; esac", "1",
+			[]string{"restore", "cat"}, 124, []string{"backsnap step=check exit=124", "errors=0"},
+		},
+		{
+			"its password is wrong, which it takes long to find out", begins + "cat) exit 12 ;; *) exec sleep 100 ;; esac", "20",
+			[]string{"restore", "cat"}, 12, []string{"backsnap step=check exit=12", "errors=0"},
+		},
+		{
+			"it answers, restic only takes its time", begins + `cat) : >"$DIR/slow" ;; *) [ -e "$DIR/slow" ] || exec sleep 100; ` + restored + " ;; esac", "20",
+			[]string{"restore", "cat", "restore"}, 0, nil,
+		},
+		{
+			"one that has said something is let alone", "echo '" + status + `'; until [ -e "$DIR/backsnap.pipe.alive" ]; do sleep 0.05; done; ` + begins + "*) sleep 0.5; " + restored + " ;; esac", "20",
+			[]string{"restore"}, 0, nil,
+		},
+	}
+	inShells(t, func(t *testing.T, c *container) {
+		c.programs("find", "stat", "awk")
+		c.env = append(c.env, "BACKSNAP_DATA="+t.TempDir())
+		// The while is over once the restore has begun.
+		must(t, os.Remove(filepath.Join(c.dir, "sleep")))
+		must(t, os.WriteFile(filepath.Join(c.dir, "sleep"), fmt.Appendf(nil, `#!/bin/sh
+case $1 in
+7)
+	until [ -e %s/calls ]; do /bin/sleep 0.05; done
+	exit 0
+	;;
+esac
+exec /bin/sleep "$@"
+`, c.dir), 0o755))
+		for _, test := range tests {
+			t.Run(test.name, func(t *testing.T) {
+				c := *c
+				c.t, c.restic, c.patience = t, test.restic, test.patience
+				got := c.run("restore", "restore", id)
+				equal(t, "calls", test.calls, lines(c.read("calls")))
+				must(t, os.Remove(filepath.Join(c.dir, "calls")))
+				equal(t, "exit", test.exit, got.exit)
+				if test.report != nil {
+					equal(t, "report", test.report, lines(got.report))
+				}
+			})
+		}
 	})
 }
