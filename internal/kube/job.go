@@ -383,6 +383,7 @@ func made(there, asked metav1.ObjectMeta) bool {
 // RemoveMover deletes the Job. The server holds it until its pods are gone:
 // a pod that is left keeps the clone from going.
 func (c *Cluster) RemoveMover(ctx context.Context, namespace, name string) error {
+	c.awaitPodEnd(ctx, namespace, name)
 	door := c.core.BatchV1().Jobs(namespace)
 	err := remove(ctx, name, removal{
 		watch:  door.Watch,

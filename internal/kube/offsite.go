@@ -248,7 +248,8 @@ func (c *Cluster) RemoveClone(ctx context.Context, namespace, name string, recla
 	return errors.Join(kept, explain(err, fmt.Sprintf("delete claim %s/%s", namespace, name), claimRight("delete", namespace)))
 }
 
-// reclaim makes the volume of a claim go when the claim goes.
+// reclaim makes the volume of a claim go when the claim goes, unless it has been
+// handed to another.
 func (c *Cluster) reclaim(ctx context.Context, namespace, name string) error {
 	var claim *corev1.PersistentVolumeClaim
 	err := again(ctx, func(ctx context.Context) (err error) {
@@ -261,25 +262,17 @@ func (c *Cluster) reclaim(ctx context.Context, namespace, name string) error {
 	if err != nil {
 		return explain(err, fmt.Sprintf("read claim %s/%s", namespace, name), claimRight("get", namespace))
 	}
-	volumes := c.core.CoreV1().PersistentVolumes()
-	var volume *corev1.PersistentVolume
-	err = again(ctx, func(ctx context.Context) (err error) {
-		volume, err = volumes.Get(ctx, claim.Spec.VolumeName, metav1.GetOptions{})
-		return err
+	err = c.changeVolume(ctx, claim.Spec.VolumeName, func(v *corev1.PersistentVolume) (map[string]any, error) {
+		owner := v.Spec.ClaimRef
+		if v.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimRetain || owner == nil || owner.UID != claim.UID {
+			return nil, nil
+		}
+		return map[string]any{"spec": map[string]any{"persistentVolumeReclaimPolicy": corev1.PersistentVolumeReclaimDelete}}, nil
 	})
-	right := catalog.Right{Verb: "patch", Resource: "persistentvolumes"}
-	if err != nil {
-		return explain(ignoreGone(err), "read volume "+claim.Spec.VolumeName, right)
-	}
-	if volume.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimRetain {
+	if apierrors.IsNotFound(err) {
 		return nil
 	}
-	change := []byte(`{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}`)
-	err = again(ctx, func(ctx context.Context) error {
-		_, err := volumes.Patch(ctx, volume.Name, types.MergePatchType, change, metav1.PatchOptions{})
-		return err
-	})
-	return explain(ignoreGone(err), "release volume "+volume.Name, right)
+	return err
 }
 
 // RemoveStatic deletes the snapshot, and the content once the snapshot is

@@ -217,10 +217,11 @@ func verbs(actions []clienttesting.Action) []string {
 
 func TestRemoveClone(t *testing.T) {
 	claim := cloneObject(cloned(), copyName)
-	claim.Spec.VolumeName = "pv-1"
-	volume := func(policy corev1.PersistentVolumeReclaimPolicy) *corev1.PersistentVolume {
+	claim.Spec.VolumeName, claim.UID = "pv-1", "its"
+	volume := func(policy corev1.PersistentVolumeReclaimPolicy, of types.UID) *corev1.PersistentVolume {
 		return &corev1.PersistentVolume{
-			ObjectMeta: metav1.ObjectMeta{Name: "pv-1"}, Spec: corev1.PersistentVolumeSpec{PersistentVolumeReclaimPolicy: policy},
+			ObjectMeta: metav1.ObjectMeta{Name: "pv-1"},
+			Spec:       corev1.PersistentVolumeSpec{PersistentVolumeReclaimPolicy: policy, ClaimRef: &corev1.ObjectReference{UID: of}},
 		}
 	}
 	tests := []struct {
@@ -232,11 +233,15 @@ func TestRemoveClone(t *testing.T) {
 		{"it goes", []runtime.Object{claim}, false, []string{"delete persistentvolumeclaims"}},
 		{"it is gone", nil, false, []string{"delete persistentvolumeclaims"}},
 		{
-			"its volume would be retained", []runtime.Object{claim, volume("Retain")}, true,
+			"its volume would be retained", []runtime.Object{claim, volume("Retain", "its")}, true,
 			[]string{"get persistentvolumeclaims", "get persistentvolumes", "patch persistentvolumes", "delete persistentvolumeclaims"},
 		},
 		{
-			"its volume goes with it", []runtime.Object{claim, volume("Delete")}, true,
+			"its volume goes with it", []runtime.Object{claim, volume("Delete", "its")}, true,
+			[]string{"get persistentvolumeclaims", "get persistentvolumes", "delete persistentvolumeclaims"},
+		},
+		{
+			"its volume is another's by now", []runtime.Object{claim, volume("Retain", "another's")}, true,
 			[]string{"get persistentvolumeclaims", "get persistentvolumes", "delete persistentvolumeclaims"},
 		},
 		{"it never had a volume", []runtime.Object{cloneObject(cloned(), copyName)}, true, []string{"get persistentvolumeclaims", "delete persistentvolumeclaims"}},

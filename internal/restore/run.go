@@ -190,7 +190,8 @@ func (m *making) bound(ctx context.Context) error {
 }
 
 // fill restores the copy into a claim in the backup namespace, and hands its
-// volume over.
+// volume over. The volume changes its owner while the mover's pod, whose restic
+// has ended, still goes: that is waited for in the end only.
 func (m *making) fill(ctx context.Context) (err error) {
 	v := m.volume
 	job, err := v.job(m.plan)
@@ -212,14 +213,14 @@ func (m *making) fill(ctx context.Context) (err error) {
 	if err := m.prove(end); err != nil {
 		return err
 	}
-	if err := m.cluster.RemoveMover(ctx, job.Namespace, job.Name); err != nil {
+	if m.plan.Local == nil {
+		return m.hand(ctx)
+	}
+	if err := m.cluster.RemoveMover(ctx, job.Namespace, job.Name); err != nil { // another of its name is to read
 		return fmt.Errorf("remove mover %s/%s: %w", job.Namespace, job.Name, err)
 	}
 	m.mover = false
-	if m.plan.Local != nil { // it is only read from
-		return nil
-	}
-	return m.hand(ctx)
+	return nil
 }
 
 // filledClaim is the claim that the mover fills. It is labelled for the
@@ -279,6 +280,7 @@ func (m *making) prove(end restic.End) error {
 
 // hand gives the filled volume to the claim that was asked for. That claim is
 // made last: the volume waits for it and for no other, so it is bound at once.
+// The claim that was filled is without a volume then, and goes with its mover.
 func (m *making) hand(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, m.plan.Timeout, errTimeout)
 	defer cancel()
@@ -289,10 +291,6 @@ func (m *making) hand(ctx context.Context) error {
 		return err
 	}
 	m.kept = &volume
-	if err := m.cluster.RemoveClaim(ctx, filled.Namespace, filled.Name, filled.UID); err != nil {
-		return err
-	}
-	m.filled = ""
 	if err := m.cluster.HandVolume(ctx, volume, m.volume.Claim); err != nil {
 		return err
 	}
@@ -318,6 +316,11 @@ func (m *making) cleanUp(ctx context.Context, done bool) error {
 
 func (m *making) remove(ctx context.Context, done bool) error {
 	c, v := m.cluster, m.volume
+	if m.kept != nil && done {
+		if err := c.LetVolume(ctx, m.kept.Name, m.kept.Reclaim); err != nil {
+			return err
+		}
+	}
 	if m.mover {
 		if err := c.RemoveMover(ctx, m.plan.BackupNamespace, v.Name); err != nil {
 			return err
@@ -328,13 +331,8 @@ func (m *making) remove(ctx context.Context, done bool) error {
 			return err
 		}
 	}
-	if m.kept != nil {
-		// The volume of a claim that is gone goes with this.
-		policy := m.kept.Reclaim
-		if !done {
-			policy = "Delete"
-		}
-		if err := c.LetVolume(ctx, m.kept.Name, policy); err != nil {
+	if m.kept != nil && !done { // the volume of a claim that is gone goes with this
+		if err := c.LetVolume(ctx, m.kept.Name, "Delete"); err != nil {
 			return err
 		}
 	}

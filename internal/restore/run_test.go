@@ -37,13 +37,13 @@ var ways = map[restore.Way][]string{
 		"make claim backsnap/" + name + " empty",
 		"start mover backsnap/" + name,
 		"follow backsnap/" + name + " with " + name,
-		"remove mover backsnap/" + name,
 		"keep volume of backsnap/" + name + ", uid of " + name + ", for shop",
-		"remove claim backsnap/" + name + ", uid of " + name,
 		"hand volume pv from uid of " + name + " to shop/data-restored-20261122-091500",
 		"make claim shop/data-restored-20261122-091500 of volume pv",
 		"await shop/data-restored-20261122-091500",
 		"let volume pv: Delete",
+		"remove mover backsnap/" + name,
+		"remove claim backsnap/" + name + ", uid of " + name,
 	},
 }
 
@@ -91,7 +91,7 @@ func TestEachWay(t *testing.T) {
 func TestNothingIsLeft(t *testing.T) {
 	broken := errors.New("broken")
 	for way, steps := range ways {
-		for i, step := range steps[:len(steps)-1] {
+		for i, step := range steps[:1+slices.IndexFunc(steps, func(step string) bool { return strings.HasPrefix(step, "await ") })] {
 			for _, interrupted := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%d/%v", way, i, interrupted), func(t *testing.T) {
 					c, w := newCluster(copied(shot("01:00", "data"), "main")), &watcher{}
@@ -122,6 +122,22 @@ func TestNothingIsLeft(t *testing.T) {
 					}
 				})
 			}
+		}
+	}
+}
+
+// What is made on the way is removed once the claim is good: that something of it
+// could not be is told, and is no reason to take the claim away.
+func TestWhatIsLeftIsTold(t *testing.T) {
+	for way, steps := range ways {
+		for _, step := range steps[1+slices.IndexFunc(steps, func(step string) bool { return strings.HasPrefix(step, "await ") }):] {
+			c, w := newCluster(copied(shot("01:00", "data"), "main")), &watcher{}
+			c.fail[step] = errors.New("broken")
+			outcomes, err := restore.Run(t.Context(), c, c.follow, now, plan(t, c, by(way)), w)
+			if err != nil || outcomes[0].State != restore.Restored || outcomes[0].Left == nil {
+				t.Errorf("%s: error %v, outcome %+v", step, err, outcomes[0])
+			}
+			is(t, w.said[len(w.said)-1], "warning clean up: broken")
 		}
 	}
 }
