@@ -642,12 +642,26 @@ func (c *cluster) Movers(_ context.Context, namespace string) ([]restic.Mover, e
 }
 
 func (c *cluster) Holdings(_ context.Context, scope catalog.Scope) ([]catalog.Holding, error) {
+	held, err := c.Leases(context.Background(), scope)
+	return slices.DeleteFunc(held, func(h catalog.Holding) bool { return h.Lease != catalog.LeaseName }), err
+}
+
+func (c *cluster) Leases(_ context.Context, scope catalog.Scope) ([]catalog.Holding, error) {
 	var held []catalog.Holding
-	for _, h := range c.w.Held {
+	note := func(h string, until time.Time) {
 		namespace, run := split(h)
+		run, lease, _ := strings.Cut(run, "/")
 		if in(scope, h) {
-			held = append(held, catalog.Holding{Namespace: namespace, Run: catalog.Run(run), Holder: "pid 4711 on builder, user root"})
+			held = append(held, catalog.Holding{
+				Namespace: namespace, Lease: cmp.Or(lease, catalog.LeaseName), Run: catalog.Run(run), Holder: "pid 4711 on builder, user root", Until: until,
+			})
 		}
+	}
+	for _, h := range c.w.Held {
+		note(h, time.Time{})
+	}
+	for _, h := range c.w.Dead {
+		note(h, c.now().Add(-time.Minute))
 	}
 	return held, c.broken()
 }

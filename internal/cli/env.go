@@ -42,6 +42,8 @@ type Cluster interface {
 	Notices(ctx context.Context, snapshots []catalog.Snapshot) (map[string][]catalog.Notice, error)
 	// Holdings are the namespaces in scope that runs hold, by name.
 	Holdings(ctx context.Context, scope catalog.Scope) ([]catalog.Holding, error)
+	// Leases are all that runs hold in scope, by namespace and name.
+	Leases(ctx context.Context, scope catalog.Scope) ([]catalog.Holding, error)
 	// AwaitRelease returns when the run of h has let go of its namespace, or is
 	// dead.
 	AwaitRelease(ctx context.Context, h catalog.Holding) error

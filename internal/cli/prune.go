@@ -45,7 +45,10 @@ const pruneLong = `
 	whatever else holds. What has changed since it was listed, and what a clone, a mover or a restore works with, is left.
 
 	A snapshot is swept with its data: where the content's deletion policy is Retain, it is made Delete first, and that is
-	said. prune then waits until the storage has let go, and tells what it keeps.`
+	said. prune then waits until the storage has let go, and tells what it keeps.
+
+	What runs that died have left is removed too: clones, static copies, finished movers, leases, volumes that a restore
+	was handing over. The copies in repositories are judged by the same policy, or --keep-copies.`
 
 const pruneExample = `
 	# See what would be marked and removed in a namespace, and why
@@ -143,6 +146,7 @@ type pruning struct {
 	note    string // about the time zone
 	plan    prune.Plan
 	copies  *copyPruning
+	left    leavings
 	last    bool // --now takes the last good one
 	started time.Time
 }
@@ -241,13 +245,16 @@ func (p *pruning) do(ctx context.Context) (doc pruneDoc, err error) {
 		p.printRefused()
 		return doc, err
 	}
+	if err := p.findLeft(ctx); err != nil {
+		return doc, err
+	}
 	if p.dry() {
 		return p.planned(), p.try(ctx)
 	}
 	if p.progress.text() {
 		p.printPlan(p.env.Err)
 	}
-	if p.plan.Empty() && p.copies.idle() {
+	if p.plan.Empty() && p.copies.idle() && p.left.none() {
 		return p.document(prune.Result{}, nil), nil
 	}
 	if err := p.checkRights(ctx); err != nil {
@@ -343,24 +350,13 @@ func (p *pruning) run(ctx context.Context) (pruneDoc, error) {
 	if err != nil {
 		return pruneDoc{}, err
 	}
-	if p.what == "" {
-		p.sweepLeft(held)
-	}
+	p.sweepLeft(held)
 	result, err := prune.Run(held, p.cluster, p.env.Now, p.plan, p.progress)
 	p.copies.run(held)
 	if err = errors.Join(err, release()); err != nil && len(result.Items)+len(p.copies.plans) == 0 {
 		return pruneDoc{}, err
 	}
 	return p.document(result, err), nil
-}
-
-// sweepLeft removes what dead runs have left.
-func (p *pruning) sweepLeft(ctx context.Context) {
-	s := &sweeper{
-		cluster: p.cluster, now: p.env.Now, watcher: p.progress, run: p.request.Run,
-		namespaces: p.plan.Namespaces(), places: []string{p.options.backupNamespace},
-	}
-	s.start(ctx, s.snapshots)()
 }
 
 // conclude writes the result and what is left to say, and turns the run into

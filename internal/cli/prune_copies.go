@@ -212,11 +212,6 @@ func (c *copyPruning) run(ctx context.Context) {
 			continue
 		}
 		results[i] = prune.RunCopies(ctx, c.cluster, c.env.Now, p, c.watcher)
-		if results[i].Refused || results[i].Pruned {
-			for _, note := range copyNotes(p, results[i]) {
-				c.watcher.Note(note)
-			}
-		}
 	}
 }
 
@@ -375,13 +370,7 @@ func copyNotes(p prune.CopyPlan, r prune.CopyResult) []string {
 	if p.Missing > 0 && r.Err == nil {
 		notes = append(notes, fmt.Sprintf("repository %s: %d copies are on record and do not lie there", name, p.Missing))
 	}
-	if r.Refused {
-		notes = append(notes, fmt.Sprintf("repository %s lets nothing be removed (append-only, or its user may not delete): its copies are left as they are", name))
-	}
-	if r.Pruned {
-		notes = append(notes, fmt.Sprintf("repository %s: %d sets forgotten, %s freed", name, len(r.Forgotten), cmp.Or(r.Freed, "nothing")))
-	}
-	return notes
+	return append(notes, r.Notes(p)...)
 }
 
 // printCopyPlans writes what is to become of copies, a table a repository.

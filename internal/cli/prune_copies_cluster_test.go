@@ -38,14 +38,14 @@ func (c *cluster) ChangeMarks(_ context.Context, r catalog.Repository, _ catalog
 
 func (c *cluster) DropCopies(_ context.Context, s catalog.Snapshot, repository string, ids []string) error {
 	c.change(func() {
-		there, found := c.snapshots[s.Name]
+		there, found := c.snapshots[s.Namespace+"/"+s.Name]
 		if !found {
 			return
 		}
 		there.Copies = slices.DeleteFunc(slices.Clone(there.Copies), func(copy catalog.Copy) bool {
 			return copy.Repository == repository && slices.Contains(ids, copy.Snapshot)
 		})
-		c.snapshots[s.Name] = there
+		c.snapshots[s.Namespace+"/"+s.Name] = there
 		c.w.did("%s", strings.TrimSpace(fmt.Sprintf("off the record of %s: a copy in %s", s.Name, repository)))
 	})
 	return nil

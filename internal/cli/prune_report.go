@@ -95,7 +95,7 @@ func (p *pruning) notes() []string {
 	if n := len(p.plan.Drift); n > 0 {
 		notes = append(notes, fmt.Sprintf("labels of %d contents are brought in line with those of their snapshots", n))
 	}
-	return notes
+	return append(notes, p.left.notes()...)
 }
 
 func pruneItemOf(r prune.Row) pruneItem {
@@ -148,8 +148,8 @@ func (p *pruning) document(result prune.Result, err error) pruneDoc {
 		doc.Items = append(doc.Items, item)
 	}
 	failures := p.copies.report(&doc)
-	if len(doc.failures) > 0 {
-		usable = slices.ContainsFunc(result.Items, func(i prune.Item) bool { return i.Err == nil })
+	if len(doc.failures)+len(failures) > 0 {
+		usable = slices.ContainsFunc(result.Items, func(i prune.Item) bool { return i.Err == nil }) || slices.ContainsFunc(p.copies.results, prune.CopyResult.Useful)
 	}
 	doc.failures = append(append(append(doc.failures, p.plan.Bad...), result.Errs...), failures...)
 	doc.failures = slices.DeleteFunc(append(doc.failures, split(err)...), func(err error) bool { return err == nil })

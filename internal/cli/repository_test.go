@@ -83,7 +83,9 @@ func (c *cluster) tend(pod string, job restic.Job) restic.End {
 	case restic.StepForget:
 		c.did("forget %d in %s", len(job.Args[5:]), r.Name)
 		c.change(func() {
-			r.Copies = slices.DeleteFunc(r.Copies, func(s worldCopy) bool { return slices.Contains(job.Args[5:], s.ID+strings.Repeat("0", 56)) })
+			r.Copies = slices.DeleteFunc(r.Copies, func(s worldCopy) bool {
+				return slices.Contains(job.Args[5:], s.ID+strings.Repeat("0", 56)) && !slices.Contains(r.Keeps, s.ID)
+			})
 		})
 	case restic.StepPrune:
 		c.did("prune %s %v", r.Name, job.Args[5:])

@@ -29,15 +29,20 @@ func (s *sweeper) start(ctx context.Context, sweeps ...func(context.Context) err
 	var sweeping sync.WaitGroup
 	for _, sweep := range sweeps {
 		sweeping.Go(func() {
-			if err := sweep(ctx); err != nil {
-				s.watcher.Event(catalog.Event{
-					Time: s.now(), Run: s.run, Phase: catalog.PhaseSweep, State: catalog.Warning,
-					Message: "take in what earlier runs left: " + err.Error(),
-				})
-			}
+			s.tell(sweep(ctx))
 		})
 	}
 	return sweeping.Wait
+}
+
+// tell tells of err, if there is any.
+func (s *sweeper) tell(err error) {
+	if err != nil {
+		s.watcher.Event(catalog.Event{
+			Time: s.now(), Run: s.run, Phase: catalog.PhaseSweep, State: catalog.Warning,
+			Message: "take in what earlier runs left: " + err.Error(),
+		})
+	}
 }
 
 // snapshots removes those that were left unfinished.

@@ -36,6 +36,7 @@ type world struct {
 	MoverPods []string          `json:"moverPods,omitempty"`
 	Events    map[string]string `json:"events,omitempty"`  // about namespace/name
 	Held      []string          `json:"held,omitempty"`    // namespace/run that holds it
+	Dead      []string          `json:"dead,omitempty"`    // the same of a run that died; namespace/run/name where the Lease has another name
 	Missing   []string          `json:"missing,omitempty"` // rights
 	Busy      string            `json:"busy,omitempty"`    // namespace that another run holds
 	Lost      string            `json:"lost,omitempty"`    // namespace that another run takes after two seconds
@@ -93,8 +94,9 @@ type worldRepository struct {
 	Values  map[string]string `json:"values,omitempty"`
 	Locks   []worldLock       `json:"locks,omitempty"`
 	Copies  []worldCopy       `json:"copies,omitempty"`
-	Cut     bool              `json:"cut,omitempty"`  // the log of a mover ends early
-	Left    int               `json:"left,omitempty"` // snapshots that restic leaves out
+	Keeps   []string          `json:"keeps,omitempty"` // copies that cannot be removed
+	Cut     bool              `json:"cut,omitempty"`   // the log of a mover ends early
+	Left    int               `json:"left,omitempty"`  // snapshots that restic leaves out
 	Faults  int               `json:"faults,omitempty"`
 }
 

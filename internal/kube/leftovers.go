@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -134,6 +135,12 @@ func (c *Cluster) listContents(ctx context.Context, namespace string) ([]snapsho
 
 // Holdings are the namespaces in scope whose Lease a run holds, by name.
 func (c *Cluster) Holdings(ctx context.Context, scope catalog.Scope) ([]catalog.Holding, error) {
+	held, err := c.Leases(ctx, scope)
+	return slices.DeleteFunc(held, func(h catalog.Holding) bool { return h.Lease != catalog.LeaseName }), err
+}
+
+// Leases are all that runs hold in scope, by namespace and name.
+func (c *Cluster) Leases(ctx context.Context, scope catalog.Scope) ([]catalog.Holding, error) {
 	right := catalog.Right{Group: coordinationv1.GroupName, Resource: "leases"}
 	leases, err := each(scope, right, func(namespace string) ([]coordinationv1.Lease, error) {
 		return list(ctx, metav1.ListOptions{LabelSelector: ours}, c.core.CoordinationV1().Leases(namespace).List,
@@ -144,18 +151,23 @@ func (c *Cluster) Holdings(ctx context.Context, scope catalog.Scope) ([]catalog.
 	}
 	var held []catalog.Holding
 	for _, lease := range leases {
-		if lease.Name != catalog.LeaseName || lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity == "" {
+		if lease.Spec.HolderIdentity == nil || *lease.Spec.HolderIdentity == "" {
 			continue
 		}
 		h := catalog.Holding{
-			Namespace: lease.Namespace, Run: catalog.Run(*lease.Spec.HolderIdentity), Holder: lease.Annotations[catalog.AnnotationHolder],
+			Namespace: lease.Namespace, Lease: lease.Name, Run: catalog.Run(*lease.Spec.HolderIdentity), Holder: lease.Annotations[catalog.AnnotationHolder],
 		}
 		if lease.Spec.AcquireTime != nil {
 			h.Since = lease.Spec.AcquireTime.UTC()
 		}
+		if lease.Spec.RenewTime != nil && lease.Spec.LeaseDurationSeconds != nil {
+			h.Until = lease.Spec.RenewTime.Add(time.Duration(*lease.Spec.LeaseDurationSeconds) * time.Second).UTC()
+		}
 		held = append(held, h)
 	}
-	slices.SortFunc(held, func(a, b catalog.Holding) int { return strings.Compare(a.Namespace, b.Namespace) })
+	slices.SortFunc(held, func(a, b catalog.Holding) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Lease, b.Lease))
+	})
 	return held, nil
 }
 

@@ -107,6 +107,9 @@ func TestHoldings(t *testing.T) {
 		if holder != "" {
 			l.Spec.HolderIdentity = &holder
 		}
+		if name == "other" {
+			l.Spec.RenewTime, l.Spec.LeaseDurationSeconds = new(metav1.NewMicroTime(time.Date(2026, 11, 22, 1, 15, 0, 0, time.UTC))), new(int32(15))
+		}
 		return l
 	}
 	f := newFakes([]runtime.Object{
@@ -118,8 +121,21 @@ func TestHoldings(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, "holdings", []catalog.Holding{
-		{Namespace: "crm", Run: "20261122-011500-aaaa", Holder: "pid 1"}, {Namespace: "shop", Run: copyRun, Holder: "pid 1"},
+		{Namespace: "crm", Lease: catalog.LeaseName, Run: "20261122-011500-aaaa", Holder: "pid 1"},
+		{Namespace: "shop", Lease: catalog.LeaseName, Run: copyRun, Holder: "pid 1"},
 	}, got)
+	all, err := f.Leases(t.Context(), catalog.Scope{Namespaces: []string{"shop"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	renewed := time.Date(2026, 11, 22, 1, 15, 0, 0, time.UTC)
+	equal(t, "leases", []catalog.Holding{
+		{Namespace: "shop", Lease: catalog.LeaseName, Run: copyRun, Holder: "pid 1"},
+		{Namespace: "shop", Lease: "other", Run: copyRun, Holder: "pid 1", Until: renewed.Add(15 * time.Second)},
+	}, all)
+	for after, over := range map[time.Duration]bool{14 * time.Second: false, 16 * time.Second: true} {
+		equal(t, after.String(), []bool{false, over}, []bool{all[0].Over(renewed.Add(after)), all[1].Over(renewed.Add(after))})
+	}
 }
 
 func TestTryRemove(t *testing.T) {

@@ -50,6 +50,19 @@ func Sweep(ctx context.Context, c Cluster, now func() time.Time, s Sweeping, w c
 	return outcomes, join(outcomes)
 }
 
+// Leavings are those of what stands that Sweep takes in or removes for who holds
+// the namespaces for which here is true.
+func Leavings(standing []restic.Mover, own catalog.Run, here func(namespace string) bool) []restic.Mover {
+	working := Working(standing)
+	var left []restic.Mover
+	for _, m := range standing {
+		if m.Run != own && !m.Unfinished() && here(m.Source.Namespace) && (m.Finished && m.Copies() || !working[m.Run]) {
+			left = append(left, m)
+		}
+	}
+	return left
+}
+
 // Abort stops the movers of a run and removes what was made for them. What
 // they have copied before is written down, and told. The error is what could
 // not be removed.
@@ -153,16 +166,20 @@ func (m *making) sweep(ctx context.Context, found restic.Mover) error {
 	if err := context.Cause(ctx); err != nil { // the namespace may be another's by now
 		return err
 	}
+	m.tell(catalog.Event{State: catalog.Warning, Message: fmt.Sprintf("remove what run %s has left: %s", found.Run, Parts(found))})
+	return m.cleanUp(ctx)
+}
+
+// Parts is what stands of m, in words: `mover, clone backsnap/data-...`.
+func Parts(m restic.Mover) string {
 	var what []string
 	note := func(stands bool, name string) {
 		if stands {
 			what = append(what, name)
 		}
 	}
-	note(found.Job, "mover")
-	note(found.Clone, "clone")
-	note(found.Static, "static copy")
-	m.tell(catalog.Event{State: catalog.Warning, Message: fmt.Sprintf(
-		"remove what run %s has left: %s %s/%s", found.Run, strings.Join(what, ", "), found.Namespace, found.Name)})
-	return m.cleanUp(ctx)
+	note(m.Job, "mover")
+	note(m.Clone, "clone")
+	note(m.Static, "static copy")
+	return fmt.Sprintf("%s %s/%s", strings.Join(what, ", "), m.Namespace, m.Name)
 }

@@ -1,6 +1,7 @@
 package prune
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,11 @@ type CopyResult struct {
 	Pruned  bool   // restic has freed room
 	Freed   string // how much, in its words
 	Err     error
+}
+
+// Useful reports whether anything has become of copies.
+func (r CopyResult) Useful() bool {
+	return len(r.Marked)+len(r.Unmarked)+len(r.Forgotten) > 0 || r.Pruned
 }
 
 // maxMarks bounds the marks of one repository: an object may not grow without
@@ -124,6 +130,7 @@ func (r *copyRun) sweep(ctx context.Context) (err error) {
 		return err
 	}
 	r.result.Pruned = true
+	r.say(catalog.Event{State: catalog.OK, Message: fmt.Sprintf("%d sets forgotten, %s freed", len(r.result.Forgotten), cmp.Or(r.result.Freed, "nothing"))})
 	return r.change(held, catalog.MarkChange{Pruned: []string{r.plan.Copies.For}})
 }
 
@@ -202,6 +209,7 @@ func (r *copyRun) relist(ctx context.Context, sweeps []Row, kept, ended bool) er
 		}
 	}
 	if r.result.Refused = kept && len(gone) == 0; r.result.Refused {
+		r.say(catalog.Event{State: catalog.Warning, Message: r.plan.Copies.refusal()})
 		return r.change(ctx, catalog.MarkChange{Pruned: []string{r.plan.Copies.For}})
 	}
 	err = r.forgotten(ctx, gone)
@@ -223,8 +231,28 @@ func (r *copyRun) stay(left int) error {
 }
 
 func (r *copyRun) tell(state catalog.State, v Row, message string) {
-	r.watcher.Event(catalog.Event{
-		Time: r.now(), Run: r.plan.Run, Phase: catalog.PhaseSweep, State: state,
-		Namespace: v.Point.Namespace, App: v.Point.App, Repository: r.plan.Copies.Repository.Name, Message: message,
-	})
+	r.say(catalog.Event{State: state, Namespace: v.Point.Namespace, App: v.Point.App, Message: message})
+}
+
+// say tells of the repository.
+func (r *copyRun) say(e catalog.Event) {
+	e.Time, e.Run, e.Phase, e.Repository = r.now(), r.plan.Run, catalog.PhaseSweep, r.plan.Copies.Repository.Name
+	r.watcher.Event(e)
+}
+
+// refusal says that nothing may be removed there.
+func (r CopyRequest) refusal() string {
+	return fmt.Sprintf("repository %s lets nothing be removed (append-only, or its user may not delete): its copies are left as they are", r.Repository.Name)
+}
+
+// Notes are what of the result a person should know beside the rows.
+func (r CopyResult) Notes(p CopyPlan) []string {
+	var notes []string
+	if r.Refused {
+		notes = append(notes, p.Copies.refusal())
+	}
+	if r.Pruned {
+		notes = append(notes, fmt.Sprintf("repository %s: %d sets forgotten, %s freed", p.Copies.Repository.Name, len(r.Forgotten), cmp.Or(r.Freed, "nothing")))
+	}
+	return notes
 }

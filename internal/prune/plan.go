@@ -52,6 +52,8 @@ type Plan struct {
 	Left []catalog.Content
 	// Drift are contents that do not mirror the labels of their snapshots.
 	Drift []Drifted
+	// Held are the namespaces in scope that runs hold, dead ones too.
+	Held []catalog.Holding
 	// Unread are the kinds that the caller may not read.
 	Unread []string
 	// Bad is what a person has to mend first: policies and labels that cannot be
@@ -107,6 +109,7 @@ type sight struct {
 	snapshots []catalog.Snapshot
 	claims    catalog.Inventory
 	contents  contents
+	held      []catalog.Holding
 	alive     func(catalog.Run) bool
 	unread    []string
 }
@@ -126,7 +129,7 @@ func look(ctx context.Context, c Cluster, r Request) (s sight, err error) {
 	g.run(func() (err error) { s.snapshots, err = c.Snapshots(ctx, scope); return err })
 	g.run(func() (err error) { s.claims, err = c.Policies(ctx, scope); return err })
 	g.run(func() (err error) { s.contents, err = readContents(ctx, c); return err })
-	g.run(func() (err error) { s.alive, err = alive(ctx, c, scope); return err })
+	g.run(func() error { return s.hold(ctx, c, scope) })
 	err = g.wait()
 	s.snapshots = append(s.snapshots, theirs...)
 	s.unread = s.claims.Unread
@@ -136,16 +139,18 @@ func look(ctx context.Context, c Cluster, r Request) (s sight, err error) {
 	return s, err
 }
 
-// alive are the runs that hold a namespace: what is not ready of them is no
+// hold reads which runs hold a namespace: what is not ready of them is no
 // failure yet. Who may not see that takes all for alive.
-func alive(ctx context.Context, c Cluster, scope catalog.Scope) (func(catalog.Run) bool, error) {
-	holdings, err := c.Holdings(ctx, scope)
+func (s *sight) hold(ctx context.Context, c Cluster, scope catalog.Scope) (err error) {
+	s.held, err = c.Holdings(ctx, scope)
 	if catalog.CodeOf(err) == catalog.CodeForbidden {
-		return func(catalog.Run) bool { return true }, nil
+		s.alive = func(catalog.Run) bool { return true }
+		return nil
 	}
-	return func(run catalog.Run) bool {
-		return slices.ContainsFunc(holdings, func(h catalog.Holding) bool { return h.Run == run })
-	}, err
+	s.alive = func(run catalog.Run) bool {
+		return slices.ContainsFunc(s.held, func(h catalog.Holding) bool { return h.Run == run })
+	}
+	return err
 }
 
 // MakePlan lists once and decides. Its error is a catalog.Failure where a
@@ -168,7 +173,7 @@ func MakePlan(ctx context.Context, c Cluster, r Request) (Plan, error) {
 
 // judge is the plan as the judge alone would have it.
 func judge(r Request, s sight) (Plan, []retention.Verdict, error) {
-	plan := Plan{Request: r, Unread: s.unread}
+	plan := Plan{Request: r, Unread: s.unread, Held: s.held}
 	if err := clock(r.Now, s.snapshots); err != nil {
 		return plan, nil, err
 	}

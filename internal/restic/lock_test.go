@@ -27,6 +27,13 @@ func TestReportNamesTheLock(t *testing.T) {
 	equal(t, "lock", &restic.Lock{
 		ID: "1234abcd", Host: "laptop", User: "root", PID: 42, Exclusive: true, Since: time.Date(2026, 11, 22, 1, 15, 42, 0, time.UTC),
 	}, report.Lock)
+	// What has no JSON, as forget and prune, says it in several lines.
+	plain := restic.ReadReport("backsnap step=forget exit=11\nerrors=0\nrepo already locked, waiting up to 0s for the lock\n"+
+		"unable to create lock in backend: repository is already locked by PID 42 on laptop by root (UID 0, GID 0)\n"+
+		"lock was created at 2026-11-22 01:15:42 (12.5s ago)\nstorage ID 1234abcd\n", 11)
+	equal(t, "lock in plain words", &restic.Lock{
+		ID: "1234abcd", Host: "laptop", User: "root", PID: 42, Since: time.Date(2026, 11, 22, 1, 15, 42, 0, time.UTC),
+	}, plain.Lock)
 	equal(t, "in words", "host laptop since 2026-11-22 01:15:42 UTC", report.Lock.String())
 	equal(t, "no lock", (*restic.Lock)(nil), restic.ReadReport("backsnap step=examine exit=11\nerrors=0\nlocked by somebody", 11).Lock)
 }

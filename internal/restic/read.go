@@ -213,6 +213,9 @@ func ReadReport(message string, exit int) Report {
 	for line := range strings.Lines(rest) {
 		r.read(strings.TrimSpace(line))
 	}
+	if r.Lock == nil { // what has no JSON says it in several lines
+		r.Lock = blockedBy(rest)
+	}
 	if r.Step == "" || r.Exit != ExitOK && r.Exit != ExitPartial {
 		r.Summary = nil
 	}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -95,26 +94,6 @@ func TestARepositoryAloneTellsWhatThereIs(t *testing.T) {
 	}
 }
 
-// stale leaves a lock of a process that is killed, on a host of that name.
-func stale(t *testing.T, repository kit.Repository, host string) {
-	t.Helper()
-	cmd := exec.Command("unshare", "--uts", "--pid", "--fork", "--kill-child", "sh", "-c",
-		`hostname "$1" && shift && "$@" & wait`, "sh", host,
-		kit.Env(t, "BACKSNAP_CLUSTER_RESTIC"), "backup", "--stdin-from-command", "--", "sleep", "1000")
-	cmd.Env = append(os.Environ(), repository.Environment(t)...)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	kit.Until(t, "lock of "+host, func() string {
-		if locks := strings.Fields(repository.Restic(t, "list", "locks")); len(locks) == 1 {
-			return ""
-		}
-		return "not there yet"
-	})
-	cmd.Process.Kill()
-	cmd.Wait()
-}
-
 // TestLocksOfTheDeadGo: those of movers that are gone, and no others.
 func TestLocksOfTheDeadGo(t *testing.T) {
 	t.Parallel()
@@ -123,12 +102,12 @@ func TestLocksOfTheDeadGo(t *testing.T) {
 	mark := restic.Mark(catalog.Repository{Cluster: "e2e", Namespace: repository.Namespace})
 	dead := "data" + mark + "01234567-20261122-011500-x7k2-b7xkz"
 
-	stale(t, repository, dead)
+	repository.Stale(t, dead)
 	check := kit.Backsnap(t, append([]string{"repo", "check", "--progress", "plain"}, at...)...)
 	if check.Code != 0 || check.Stdout != "repository/main has no errors\n" || !strings.Contains(check.Stderr, "removed the lock of host "+dead) {
 		t.Errorf("check: exit %d, %s%s", check.Code, check.Stdout, check.Stderr)
 	}
-	stale(t, repository, dead)
+	repository.Stale(t, dead)
 	if said := kit.Must(t, append([]string{"repo", "unlock"}, at...)...); !strings.HasPrefix(said, "repository/main unlocked: host "+dead) || !strings.HasSuffix(said, "(pod gone)\n") {
 		t.Errorf("unlock: %s", said)
 	}
@@ -143,7 +122,7 @@ func TestLocksOfOthersAreRespected(t *testing.T) {
 	t.Parallel()
 	repository := kit.NewRepository(t, "repository password")
 	at := []string{repository.Name, "--backup-namespace", repository.Namespace}
-	stale(t, repository, "laptop")
+	repository.Stale(t, "laptop")
 	check := kit.Backsnap(t, append([]string{"repo", "check", "--retry-lock", "0s"}, at...)...)
 	if check.Code != 11 || !strings.Contains(check.Stderr, "[BS052]") || !strings.Contains(check.Stderr, "locked by host laptop since ") || !strings.Contains(check.Stderr, "(no mover of this cluster)") {
 		t.Errorf("check: exit %d, %s", check.Code, check.Stderr)

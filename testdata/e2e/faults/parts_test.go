@@ -137,6 +137,7 @@ func TestBadDaysOfAControlPlaneAndANode(t *testing.T) {
 		what string
 		test func(*testing.T, shop, kit.Beat)
 	}{
+		{"prune", func(t *testing.T, s shop, _ kit.Beat) { pruneWithoutAControlPlane(t, s.repository) }},
 		{"dump", apiServerGoesDuringTheDump}, {"copy", apiServerGoesDuringTheCopy}, {"node", nodeLost},
 	} {
 		if !t.Run(day.what, func(t *testing.T) { day.test(t, s, beat) }) {

@@ -117,24 +117,24 @@ func interruptRestore(t *testing.T, s stand, when moment) (row []string, ok bool
 	return []string{r.what, fmt.Sprint(r.Code), became, s.left(t, "^C after "+r.what)}, true
 }
 
-// each does something after each write of a restore in place: some stands take
-// the writes in turn, until one finds that a restore makes no more. It returns
-// the rows, with the number of the write before each.
-func each(t *testing.T, do func(t *testing.T, s stand, n int) (row []string, ok bool)) [][]string {
+// each does something after each write of a run: some places, each with what
+// start has made for it, take the writes in turn, until one finds that a run
+// makes no more. It returns the rows, with the number of the write before each.
+func each[S any](t *testing.T, start func(*testing.T) S, do func(t *testing.T, s S, n int) (row []string, ok bool)) [][]string {
 	t.Helper()
-	const stands, tooMany = 3, 100
+	const places, tooMany = 3, 100
 	var next atomic.Int32
 	var mu sync.Mutex
 	found := map[int][]string{}
 	t.Run("each", func(t *testing.T) {
-		for i := range stands {
-			t.Run(fmt.Sprintf("stand %d", i), func(t *testing.T) {
+		for i := range places {
+			t.Run(fmt.Sprintf("place %d", i), func(t *testing.T) {
 				t.Parallel()
-				s := newStand(t)
+				s := start(t)
 				for n := int(next.Add(1)); n < tooMany && !t.Failed(); n = int(next.Add(1)) {
 					row, ok := do(t, s, n)
 					if !ok {
-						t.Logf("a restore makes %d writes", n-1)
+						t.Logf("a run makes %d writes", n-1)
 						next.Store(tooMany)
 						return
 					}
@@ -159,7 +159,7 @@ func each(t *testing.T, do func(t *testing.T, s stand, n int) (row []string, ok 
 func TestKilledWhileRestoringInPlace(t *testing.T) {
 	t.Parallel()
 	if all() {
-		rows := each(t, func(t *testing.T, s stand, n int) ([]string, bool) {
+		rows := each(t, newStand, func(t *testing.T, s stand, n int) ([]string, bool) {
 			return killRestore(t, s, func() moment { return nth(n) })
 		})
 		restoreKills.write(t, 0, "The client is ended by SIGKILL after each of its writes",
@@ -189,7 +189,7 @@ func TestKilledWhileRestoringInPlace(t *testing.T) {
 func TestInterruptedWhileRestoringInPlace(t *testing.T) {
 	t.Parallel()
 	if all() {
-		rows := each(t, func(t *testing.T, s stand, n int) ([]string, bool) { return interruptRestore(t, s, nth(n)) })
+		rows := each(t, newStand, func(t *testing.T, s stand, n int) ([]string, bool) { return interruptRestore(t, s, nth(n)) })
 		restoreKills.write(t, 1, "^C after each of its writes", []string{"^C after write", "what was written", "exit", "the app", "left"}, rows)
 		return
 	}

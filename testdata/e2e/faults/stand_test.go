@@ -159,10 +159,10 @@ func after(verb, resource, path string) moment {
 	}
 }
 
-// struck is a restore in place to which something was done.
+// struck is a run to which something was done.
 type struck struct {
 	kit.Result
-	run  string
+	run  string // of a restore in place
 	what string // the write after which it was done; "" if that time never came
 }
 
@@ -172,6 +172,19 @@ var plannedRun = regexp.MustCompile(`(?m)^Plan .* run (\S+)$`)
 // strike restores in place and does something to it once the time has come,
 // before the client sees the answer.
 func (s stand) strike(t *testing.T, when moment, do func(client *os.Process)) struck {
+	t.Helper()
+	result := strike(t, when, do, s.restore()...)
+	found := plannedRun.FindStringSubmatch(result.Stderr)
+	if found == nil {
+		t.Fatal("the run is not known")
+	}
+	result.run = found[1]
+	return result
+}
+
+// strike runs the plugin with args and does something to it once the time has
+// come, before the client sees the answer.
+func strike(t *testing.T, when moment, do func(client *os.Process), args ...string) struck {
 	t.Helper()
 	var once sync.Once
 	come, done := make(chan string, 1), make(chan struct{})
@@ -184,7 +197,7 @@ func (s stand) strike(t *testing.T, when moment, do func(client *os.Process)) st
 			<-done
 		})
 	})
-	process, wait := kit.BackgroundWith(t, []string{"KUBECONFIG=" + proxy.Kubeconfig}, s.restore()...)
+	process, wait := kit.BackgroundWith(t, []string{"KUBECONFIG=" + proxy.Kubeconfig}, args...)
 	ended := make(chan kit.Result, 1)
 	go func() { ended <- wait() }()
 	var result struck
@@ -196,10 +209,5 @@ func (s stand) strike(t *testing.T, when moment, do func(client *os.Process)) st
 	case result.Result = <-ended:
 		close(done)
 	}
-	found := plannedRun.FindStringSubmatch(result.Stderr)
-	if found == nil {
-		t.Fatal("the run is not known")
-	}
-	result.run = found[1]
 	return result
 }

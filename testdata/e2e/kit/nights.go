@@ -1,8 +1,11 @@
 package kit
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -48,4 +51,96 @@ func Nights(t testing.TB, namespace, claim string, first time.Time, count int) {
 		}
 		return ""
 	})
+}
+
+// Copied is a copy that a test puts into a repository by hand.
+type Copied struct {
+	Cluster, Host, Namespace, Claim string // Host is what restic is told; "" for what the others say
+	UID, VSUID                      string // of the claim and of the snapshot; "" for any
+	Cut                             time.Time
+	// Run is that of Nights for Cut, if it is "".
+	Run catalog.Run
+}
+
+// tags are what a run would have set.
+func (c Copied) tags(t testing.TB) []string {
+	t.Helper()
+	record := catalog.Record{
+		Version: catalog.RecordVersion, Run: c.Run, App: "pvc/" + c.Claim, Members: []string{c.Claim}, TimeZone: "UTC", Consistency: catalog.Crash, Cut: c.Cut,
+		Claim: catalog.ClaimRecord{Name: c.Claim, UID: c.UID, Driver: "csi"},
+	}
+	packed, err := record.Tag()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{
+		"backsnap", "ns=" + c.Namespace, "pvc=" + c.Claim, "uid=" + c.UID, "snapshot=" + c.Claim + "-" + c.Cut.Format(time.DateOnly), "vsuid=" + c.VSUID,
+		"run=" + string(c.Run), "app=pvc/" + c.Claim, "set=1", "consistency=crash", "retain=calendar", "record=" + packed,
+	}
+}
+
+// Put puts copies into the repository, one after the other, as runs would have
+// made them. restic runs outside of the cluster.
+func (r Repository) Put(t testing.TB, copies ...Copied) {
+	t.Helper()
+	var script strings.Builder
+	script.WriteString("set -e\n")
+	for i, c := range copies {
+		c.Host = cmp.Or(c.Host, c.Cluster+"/"+c.Namespace+"/"+c.Claim)
+		c.UID, c.Run = cmp.Or(c.UID, "gone"), cmp.Or(c.Run, catalog.Run(c.Cut.Format("20060102-150405")+"-aaaa"))
+		c.VSUID = cmp.Or(c.VSUID, "gone-"+string(c.Run))
+		fmt.Fprintf(&script, "echo %d | \"$1\" backup -q --stdin --stdin-filename /data --host %s --time '%s'", i, Quote(c.Host), c.Cut.UTC().Format(time.DateTime))
+		for _, tag := range c.tags(t) {
+			fmt.Fprintf(&script, " --tag %s", Quote(tag))
+		}
+		script.WriteString("\n")
+	}
+	file := filepath.Join(t.TempDir(), "copies.sh")
+	if err := os.WriteFile(file, []byte(script.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if done := Command(t, append(r.Environment(t), "TZ=UTC"), "", "sh", file, Env(t, "BACKSNAP_CLUSTER_RESTIC")); done.Code != 0 {
+		t.Fatalf("put copies: exit %d\n%s%s", done.Code, done.Stdout, done.Stderr)
+	}
+}
+
+// Days are the ids of what lies in the repository of that host, by the day of
+// its time.
+func (r Repository) Days(t testing.TB, host string) map[string]string {
+	t.Helper()
+	days := map[string]string{}
+	for _, s := range r.Snapshots(t) {
+		if s.Hostname == host {
+			days[s.Time.UTC().Format(time.DateOnly)] = s.ID
+		}
+	}
+	return days
+}
+
+// CopiedNights are Nights of which each has a copy in the repository, and that
+// on record. It returns their ids, by day.
+func CopiedNights(t testing.TB, r Repository, namespace, claim string, first time.Time, count int) map[string]string {
+	t.Helper()
+	Nights(t, namespace, claim, first, count)
+	uid := Kubectl(t, "get", "pvc", claim, "-n", namespace, "-o", "jsonpath={.metadata.uid}")
+	uids := map[string]string{}
+	for line := range strings.Lines(Kubectl(t, "get", "volumesnapshot", "-n", namespace, "-o", `jsonpath={range .items[*]}{.metadata.name} {.metadata.uid}{"\n"}{end}`)) {
+		name, of, _ := strings.Cut(strings.TrimSpace(line), " ")
+		uids[name] = of
+	}
+	var copies []Copied
+	for night := range count {
+		cut := first.AddDate(0, 0, night)
+		copies = append(copies, Copied{Cluster: "e2e", Namespace: namespace, Claim: claim, UID: uid, VSUID: uids[claim+"-"+cut.Format(time.DateOnly)], Cut: cut})
+	}
+	r.Put(t, copies...)
+	ids := r.Days(t, "e2e/"+namespace+"/"+claim)
+	for day, id := range ids {
+		record, err := json.Marshal([]catalog.Copy{{Repository: r.Name, Snapshot: id, Finished: first}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		Kubectl(t, "annotate", "volumesnapshot", claim+"-"+day, "-n", namespace, catalog.AnnotationCopies+"="+string(record))
+	}
+	return ids
 }

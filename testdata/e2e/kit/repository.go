@@ -149,6 +149,26 @@ func (r Repository) Lock(t testing.TB) {
 	})
 }
 
+// Stale leaves a lock of a process that is killed, on a host of that name.
+func (r Repository) Stale(t testing.TB, host string) {
+	t.Helper()
+	cmd := exec.Command("unshare", "--uts", "--pid", "--fork", "--kill-child", "sh", "-c",
+		`hostname "$1" && shift && "$@" & wait`, "sh", host,
+		Env(t, "BACKSNAP_CLUSTER_RESTIC"), "backup", "--stdin-from-command", "--", "sleep", "1000")
+	cmd.Env = append(os.Environ(), r.Environment(t)...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	Until(t, "lock of "+host, func() string {
+		if locks := strings.Fields(r.Restic(t, "list", "locks")); len(locks) == 1 {
+			return ""
+		}
+		return "not there yet"
+	})
+	cmd.Process.Kill()
+	cmd.Wait()
+}
+
 // Unlock removes every lock.
 func (r Repository) Unlock(t testing.TB) {
 	t.Helper()
