@@ -17,6 +17,7 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	_ "github.com/backsnap/kubectl-backsnap/internal/english" // before kubectl's packages
 )
 
 // Main runs one command line and returns the exit code. What went wrong has
