@@ -20,7 +20,7 @@ const module = "github.com/backsnap/kubectl-backsnap/"
 // and nothing beside or above it.
 var floors = map[string]int{
 	"internal/catalog": 0, "internal/english": 0,
-	"internal/restic":  1, "internal/retention": 1, "plugins": 1,
+	"internal/restic": 1, "internal/retention": 1, "plugins": 1,
 	"internal/snapshot": 2, "internal/offsite": 2, "internal/restore": 2, "internal/prune": 2, "internal/verify": 2,
 	"internal/status": 2, "internal/check": 2, "internal/schedule": 2, "internal/manifests": 2,
 	"internal/kube": 2, "internal/lock": 2,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -309,35 +310,53 @@ func (r *restoring) do(ctx context.Context) (doc restoreDoc, err error) {
 	if r.dry() {
 		return r.tried(ctx)
 	}
-	if r.progress.text() {
-		r.printPlan(r.env.Err)
-	}
-	if err := restore.Check(ctx, r.cluster, r.plan); err != nil {
-		return doc, err
-	}
-	if err := r.prepare(ctx); err != nil {
-		return doc, err
-	}
-	held, release, err := r.env.Lock(ctx, r.cluster, r.options.lock(r.request.Run, []string{r.plan.ToNamespace}))
+	held, release, err := r.hold(ctx, r.plan.ToNamespace, r.printPlan, r.check, r.prepare)
 	if err != nil {
 		return doc, err
 	}
 	defer r.progress.Close()
-	r.sweep(held)
+	swept := r.sweep(held)
 	outcomes, err := restore.Run(held, r.cluster, r.follow, r.env.Now, r.plan, r.progress)
+	swept()
 	return r.document(outcomes, errors.Join(err, release())), nil
 }
 
-// sweep removes what earlier runs have left where this one works.
-func (r *restoring) sweep(ctx context.Context) {
-	restore.Sweep(ctx, r.cluster, r.env.Now, r.plan, r.progress)
-	if slices.ContainsFunc(r.plan.Volumes, func(v restore.Volume) bool { return v.Way == restore.Fill }) {
-		s := &sweeper{
-			cluster: r.cluster, now: r.env.Now, watcher: r.progress, run: r.request.Run,
-			namespaces: []string{r.plan.ToNamespace}, places: []string{r.plan.BackupNamespace},
-		}
-		s.start(ctx, s.copies)()
+// hold shows the plan, does what has to be done before anything is touched, such
+// as asking for rights or a person, and then holds the namespace.
+func (r *restoring) hold(ctx context.Context, namespace string, show func(io.Writer), before ...func(context.Context) error) (context.Context, func() error, error) {
+	if r.progress.text() {
+		show(r.env.Err)
 	}
+	for _, do := range before {
+		if err := do(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	return r.env.Lock(ctx, r.cluster, r.options.lock(r.request.Run, []string{namespace}))
+}
+
+// check asks for all rights that the plan needs.
+func (r *restoring) check(ctx context.Context) error { return restore.Check(ctx, r.cluster, r.plan) }
+
+// sweep begins to remove what earlier runs have left where this one works, and
+// returns how to wait until that is over.
+func (r *restoring) sweep(ctx context.Context) (wait func()) {
+	s := r.sweeper(func(v restore.Volume) bool { return v.Way == restore.Fill })
+	return s.start(ctx, func(ctx context.Context) error {
+		restore.Sweep(ctx, r.cluster, r.env.Now, r.plan, r.progress)
+		return s.copies(ctx)
+	})
+}
+
+// sweeper removes where movers work on those volumes.
+func (r *restoring) sweeper(on func(restore.Volume) bool) *sweeper {
+	s := &sweeper{cluster: r.cluster, now: r.env.Now, watcher: r.progress, run: r.request.Run, namespaces: []string{r.plan.ToNamespace}}
+	for _, v := range r.plan.Volumes {
+		if place := r.plan.Place(v); on(v) && !slices.Contains(s.places, place) {
+			s.places = append(s.places, place)
+		}
+	}
+	return s
 }
 
 // follow is how movers are followed.

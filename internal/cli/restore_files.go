@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -123,13 +122,7 @@ func (r *restoring) fetch(ctx context.Context) (doc filesDoc, err error) {
 	if r.dry() {
 		return r.triedFiles(ctx)
 	}
-	if r.progress.text() {
-		r.printFilesPlan(r.env.Err)
-	}
-	if err := restore.Check(ctx, r.cluster, r.plan); err != nil {
-		return doc, err
-	}
-	held, release, err := r.env.Lock(ctx, r.cluster, r.options.lock(r.request.Run, []string{r.plan.ToNamespace}))
+	held, release, err := r.hold(ctx, r.plan.ToNamespace, r.printFilesPlan, r.check)
 	if err != nil {
 		return doc, err
 	}
@@ -142,13 +135,7 @@ func (r *restoring) fetch(ctx context.Context) (doc filesDoc, err error) {
 
 // sweepFiles removes what earlier runs have left where this one works.
 func (r *restoring) sweepFiles(ctx context.Context) {
-	s := &sweeper{cluster: r.cluster, now: r.env.Now, watcher: r.progress, run: r.request.Run, namespaces: []string{r.plan.ToNamespace}}
-	for _, v := range r.plan.Volumes {
-		place := r.plan.Place(v)
-		if !slices.Contains(s.places, place) {
-			s.places = append(s.places, place)
-		}
-	}
+	s := r.sweeper(func(restore.Volume) bool { return true })
 	s.start(ctx, s.copies)()
 }
 

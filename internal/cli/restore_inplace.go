@@ -189,22 +189,21 @@ func (s *swapping) begin(ctx context.Context) (swapDoc, error) {
 	if s.dry() {
 		return s.plannedSwap(), s.trySwap(ctx)
 	}
-	if s.progress.text() {
-		s.printSwapPlan(s.env.Err)
-	}
-	if err := restore.CheckSwap(ctx, s.cluster, s.plan); err != nil {
-		return swapDoc{}, err
-	}
-	if err := s.confirm(ctx, s.plan.Apps, s.printWarning); err != nil {
-		return swapDoc{}, err
-	}
-	held, release, err := s.lockSwap(ctx, s.run)
+	held, release, err := s.holdSwap(ctx, s.printWarning)
 	if err != nil {
 		return swapDoc{}, err
 	}
-	s.sweep(held)
+	s.sweep(held)()
 	result, err := restore.RunSwap(held, s.cluster, s.follow, s.env.Now, s.plan, s.progress)
 	return s.document(result), errors.Join(err, release())
+}
+
+// holdSwap is hold of a restore whose plan is made: it asks for its rights, and a
+// person, who is warned.
+func (s *swapping) holdSwap(ctx context.Context, warn func(io.Writer)) (context.Context, func() error, error) {
+	return s.hold(ctx, s.namespace, s.printSwapPlan,
+		func(ctx context.Context) error { return restore.CheckSwap(ctx, s.cluster, s.plan) },
+		func(ctx context.Context) error { return s.confirm(ctx, s.plan.Apps, warn) })
 }
 
 // trySwap asks the server whether it would make the new volumes' claims, where

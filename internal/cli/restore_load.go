@@ -156,16 +156,8 @@ func (r *restoring) loadDump(ctx context.Context) (doc loadDoc, err error) {
 		}
 		return r.plannedLoad(plan), r.tryLoad(ctx, plan)
 	}
-	if r.progress.text() {
-		r.printLoadPlan(r.env.Err, plan)
-	}
-	if err := r.planFiles(ctx, plan); err != nil {
-		return doc, err
-	}
-	if err := r.mayLoad(ctx, plan); err != nil {
-		return doc, err
-	}
-	held, release, err := r.env.Lock(ctx, r.cluster, r.options.lock(r.request.Run, []string{plan.ToNamespace}))
+	held, release, err := r.hold(ctx, plan.ToNamespace, func(w io.Writer) { r.printLoadPlan(w, plan) },
+		func(ctx context.Context) error { return r.planFiles(ctx, plan) }, func(ctx context.Context) error { return r.mayLoad(ctx, plan) })
 	if err != nil {
 		return doc, err
 	}

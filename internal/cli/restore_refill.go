@@ -111,16 +111,9 @@ func (r *refilling) refill(ctx context.Context) (doc swapDoc, err error) {
 	if r.dry() {
 		return r.planned(), r.try(ctx)
 	}
-	if r.progress.text() {
-		r.printPlan(r.env.Err)
-	}
-	if err := restore.CheckRefill(ctx, r.cluster, r.plan); err != nil {
-		return doc, err
-	}
-	if err := r.confirm(ctx, r.plan.Apps, r.printWarning); err != nil {
-		return doc, err
-	}
-	held, release, err := r.lockSwap(ctx, r.request.Run)
+	held, release, err := r.hold(ctx, r.namespace, r.printPlan,
+		func(ctx context.Context) error { return restore.CheckRefill(ctx, r.cluster, r.plan) },
+		func(ctx context.Context) error { return r.confirm(ctx, r.plan.Apps, r.printWarning) })
 	if err != nil {
 		return doc, err
 	}

@@ -49,16 +49,7 @@ func (s *swapping) replaceRefill(ctx context.Context, own catalog.Run, refill re
 		return swapDoc{}, err
 	}
 	s.restoring.plan, s.run = s.plan.Plan, own
-	if s.progress.text() {
-		s.printSwapPlan(s.env.Err)
-	}
-	if err := restore.CheckSwap(ctx, s.cluster, s.plan); err != nil {
-		return swapDoc{}, err
-	}
-	if err := s.confirm(ctx, s.plan.Apps, func(w io.Writer) { s.warnUndo(w, refill, true) }); err != nil {
-		return swapDoc{}, err
-	}
-	held, release, err := s.lockSwap(ctx, own)
+	held, release, err := s.holdSwap(ctx, func(w io.Writer) { s.warnUndo(w, refill, true) })
 	if err != nil {
 		return swapDoc{}, err
 	}
