@@ -57,6 +57,7 @@ const (
 	CodeNotNow       Code = "BS083" // a restore in place is not in a state for that
 	CodeUnready      Code = "BS084" // the app is not ready after a restore in place
 	CodePartial      Code = "BS085" // a claim holds parts of what it held and of a copy
+	CodeGrace        Code = "BS086" // replaced volumes are kept for a while
 	CodeInterrupted  Code = "BS090" // ^C or SIGTERM
 	CodeInternal     Code = "BS099" // a bug
 )

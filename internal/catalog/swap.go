@@ -82,6 +82,9 @@ type SwapVolume struct {
 	// Of is the claim whose data was replaced, and Manifest how to make it again.
 	Namespace, Of string
 	Manifest      string
+	// DeleteAfter is until when it is kept though its run is committed, as
+	// ReadDeleteAfter reads it; "" for no longer than that.
+	DeleteAfter string
 }
 
 // Labels are those of the volume. The map is the caller's.

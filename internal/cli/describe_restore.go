@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/cli-runtime/pkg/printers"
 
@@ -42,6 +43,8 @@ type restoredDoc struct {
 	Workloads []swapApp        `json:"workloads,omitempty"`
 	Claims    []restoredClaim  `json:"claims"`
 	Safety    []safetyDoc      `json:"safetySnapshots,omitempty"`
+	// KeptUntil is from when --commit may remove what is kept.
+	KeptUntil *time.Time `json:"keptUntil,omitempty"`
 	// Undo, Keep and Finish are commands, each where it can be given now.
 	Undo   string `json:"undo,omitempty"`
 	Keep   string `json:"keep,omitempty"`
@@ -124,6 +127,9 @@ func (d *restoredDoc) read(t restore.Trace) {
 	for _, s := range t.Safety {
 		d.Safety = append(d.Safety, safetyDoc{s.Name, s.Claim, s.Ready, s.DeleteAfter})
 	}
+	if t.Swap.Turn == "" {
+		d.KeptUntil = keptUntil(t.Swap)
+	}
 	d.judge(t.Swap.Turn)
 }
 
@@ -203,6 +209,9 @@ func (d restoredDoc) text() string {
 	p.section("Claims")
 	for _, c := range d.Claims {
 		p.row(c.Claim, c.words(d.InPlace))
+	}
+	if d.KeptUntil != nil {
+		p.row("Kept until", d.KeptUntil.Format(time.RFC3339))
 	}
 	if len(d.Safety) > 0 {
 		p.section("Safety snapshots")

@@ -94,6 +94,7 @@ var exits = map[catalog.Code]int{
 	catalog.CodeNotNow:       exitPrecondition,
 	catalog.CodeUnready:      exitTimeout,
 	catalog.CodePartial:      exitFailed,
+	catalog.CodeGrace:        exitRefused,
 	catalog.CodeInterrupted:  exitInterrupted,
 	catalog.CodeInternal:     exitFailed,
 }

@@ -182,6 +182,7 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"ignore-controller":           {"data -n crm --in-place --yes", "--ignore-controller", "statefulset.apps/mysql restored"},
 			"rollback":                    {"--yes", "--rollback=20261121-091600-b2c1", "statefulset.apps/mysql rolled back"},
 			"commit":                      {"--yes", "--commit=20261121-091600-b2c1", "statefulset.apps/mysql committed"},
+			"grace":                       {"data-mysql-0 --in-place --yes", "--grace=48h", "from 2026-11-24T01:15"},
 		},
 		"list": {
 			"all-namespaces":              {"", "-A", "NAMESPACE"},

@@ -61,7 +61,7 @@ const restoreLong = `
 
 	With --in-place the app's own data is replaced: new volumes are filled and checked while it runs, then it is scaled
 	to 0, the volumes behind its claims are exchanged, and it is scaled back. The old volumes are kept until --commit,
-	and --rollback exchanges them again. Whatever it was ended by, the same command finishes it.
+	which is refused for a day (--grace), and --rollback exchanges them again. Whatever it was ended by, the same command finishes it.
 
 	With --into-claim a copy is restored into the file system that the app's claim has, for volumes that cannot be exchanged: the
 	app is scaled to 0, a snapshot of the claim is taken, what differs from the copy is written and what is not in it removed, and

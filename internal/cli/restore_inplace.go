@@ -23,7 +23,7 @@ import (
 type swapFlags struct {
 	inPlace, ignoreController, yes bool
 	rollback, commit               string
-	appTimeout                     time.Duration
+	appTimeout, grace              time.Duration
 }
 
 func (o *swapFlags) add(f *pflag.FlagSet) {
@@ -32,6 +32,7 @@ func (o *swapFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&o.commit, "commit", "", "Remove the volumes that are kept of that `RUN`")
 	f.BoolVar(&o.ignoreController, "ignore-controller", false, "In place: go on although an autoscaler, GitOps or an operator manages the app")
 	f.DurationVar(&o.appTimeout, "app-timeout", restore.DefaultAppTimeout, "In place: the longest to wait until the app has stopped, and until it is ready again")
+	f.DurationVar(&o.grace, "grace", restore.DefaultGrace, "In place: how long --commit leaves the replaced volumes alone, from when they were replaced; with --commit only 0: it does not wait for that")
 	f.BoolVarP(&o.yes, "yes", "y", false, "Do not ask before anything that is there is replaced")
 }
 
@@ -76,10 +77,20 @@ func (o *restoreOptions) checkSwap(changed func(string) bool) error {
 			return fmt.Errorf("--%s is not for --rollback and --commit", flag)
 		}
 	}
-	if o.appTimeout < time.Second {
+	switch {
+	case o.appTimeout < time.Second:
 		return errors.New("--app-timeout: want at least 1s")
+	case o.grace < 0:
+		return errors.New("--grace must not be negative")
+	case o.commit != "" && changed("grace") && o.grace > 0:
+		return errors.New("--grace with --commit: when the volumes may go was fixed when they were replaced; 0 removes them at once")
 	}
 	return nil
+}
+
+// terms are those of a restore in place.
+func (o *swapFlags) terms() restore.Terms {
+	return restore.Terms{AppTimeout: o.appTimeout, Grace: o.grace}
 }
 
 // swapping is one restore in place, rollback or commit, from its command line
@@ -180,7 +191,7 @@ func (s *swapping) perform(ctx context.Context, own catalog.Run) (swapDoc, error
 
 // begin is a restore that begins.
 func (s *swapping) begin(ctx context.Context) (swapDoc, error) {
-	r := restore.SwapRequest{Request: s.request, IgnoreController: s.options.ignoreController, AppTimeout: s.options.appTimeout, Now: s.env.Now()}
+	r := restore.SwapRequest{Request: s.request, IgnoreController: s.options.ignoreController, Terms: s.options.terms(), Now: s.env.Now()}
 	var err error
 	if s.plan, err = restore.MakeSwapPlan(ctx, s.cluster, r); err != nil {
 		return swapDoc{}, err
@@ -264,7 +275,7 @@ func (s *swapping) finish(ctx context.Context, own catalog.Run, begun restore.Sw
 		return swapDoc{}, err
 	}
 	return s.held(ctx, own, func(ctx context.Context, swap restore.Swap) (restore.SwapResult, error) {
-		return restore.Finish(ctx, s.cluster, s.env.Now, swap, s.options.appTimeout, s.progress)
+		return restore.Finish(ctx, s.cluster, s.env.Now, swap, s.options.terms(), s.progress)
 	})
 }
 
@@ -290,7 +301,7 @@ func (s *swapping) turnBack(ctx context.Context, own catalog.Run) (swapDoc, erro
 	}
 	possible := swap.CanTurn(catalog.Back)
 	if s.action == actionCommit {
-		possible = swap.CanCommit()
+		possible = swap.CanCommit(s.env.Now(), s.options.grace == 0)
 	}
 	if possible != nil {
 		return swapDoc{}, possible
@@ -312,7 +323,7 @@ func (s *swapping) turnBack(ctx context.Context, own catalog.Run) (swapDoc, erro
 		return swapDoc{}, err
 	}
 	return s.held(ctx, own, func(ctx context.Context, swap restore.Swap) (restore.SwapResult, error) {
-		return restore.RollBack(ctx, s.cluster, s.env.Now, swap, s.options.appTimeout, s.progress)
+		return restore.RollBack(ctx, s.cluster, s.env.Now, swap, s.options.terms(), s.progress)
 	})
 }
 
@@ -321,12 +332,15 @@ func (s *swapping) commit(ctx context.Context, own catalog.Run, swap restore.Swa
 	for _, v := range swap.Kept() {
 		names = append(names, v.Name+" of "+v.Of)
 	}
+	if until, err := swap.KeptUntil(); err == nil && s.env.Now().Before(until) && s.progress.text() {
+		fmt.Fprintf(s.env.Err, "They would be kept until %s otherwise\n", until.Format(time.RFC3339))
+	}
 	question := fmt.Sprintf("Remove for good the volumes that %s no longer uses: %s?", subjects(swap), strings.Join(names, ", "))
 	if err := confirm(ctx, s.env, s.options.yes, question, s.command); err != nil {
 		return swapDoc{}, err
 	}
 	return s.held(ctx, own, func(ctx context.Context, swap restore.Swap) (restore.SwapResult, error) {
-		err := restore.Commit(ctx, s.cluster, swap, s.options.timeout)
+		err := restore.Commit(ctx, s.cluster, swap, s.env.Now(), s.options.grace == 0, s.options.timeout)
 		return restore.SwapResult{Swap: swap, Done: err == nil}, err
 	})
 }

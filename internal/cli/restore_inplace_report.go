@@ -27,8 +27,10 @@ type swapDoc struct {
 	Items      []swapItem  `json:"items"`
 	// Downtime is from the first workload that was scaled down until all were
 	// ready again; absent where it is not known.
-	Downtime float64  `json:"downtimeSeconds,omitempty"`
-	Notes    []string `json:"notes,omitempty"`
+	Downtime float64 `json:"downtimeSeconds,omitempty"`
+	// KeptUntil is from when --commit may remove the volumes that are kept.
+	KeptUntil *time.Time `json:"keptUntil,omitempty"`
+	Notes     []string   `json:"notes,omitempty"`
 	blamed
 }
 
@@ -114,6 +116,7 @@ func (s *swapping) document(result restore.SwapResult) swapDoc {
 	doc := s.newSwapDoc()
 	doc.addApps(s.run, result.Swap.Apps)
 	doc.Downtime = result.Downtime.Round(time.Millisecond).Seconds()
+	doc.KeptUntil = keptUntil(result.Swap)
 	for _, p := range result.Swap.Pairs {
 		item := s.planItem(p.Claim)
 		item.State, item.Volume = string(restore.Failed), p.Live.Volume
@@ -191,11 +194,27 @@ func (d swapDoc) printNext(w io.Writer) {
 	switch d.Action {
 	case actionRestore:
 		fmt.Fprintf(w, "Undo:  kubectl backsnap restore --rollback %s -n %s\n", d.Run, d.Namespace)
-		fmt.Fprintf(w, "Keep:  kubectl backsnap restore --commit %s -n %s   (removes the old volumes)\n", d.Run, d.Namespace)
+		fmt.Fprintf(w, "Keep:  kubectl backsnap restore --commit %s -n %s   (removes the old volumes%s)\n", d.Run, d.Namespace, d.from())
 	case actionRollback:
 		if len(d.Items) == 0 || d.Items[0].Kept == "" { // no volume was exchanged
 			return
 		}
-		fmt.Fprintf(w, "Keep:  kubectl backsnap restore --commit %s -n %s   (removes the volumes that the run had made)\n", d.Run, d.Namespace)
+		fmt.Fprintf(w, "Keep:  kubectl backsnap restore --commit %s -n %s   (removes the volumes that the run had made%s)\n", d.Run, d.Namespace, d.from())
 	}
+}
+
+// keptUntil is when the grace of what is kept is over; nil where it has none.
+func keptUntil(swap restore.Swap) *time.Time {
+	if until, err := swap.KeptUntil(); err == nil && !until.IsZero() {
+		return &until
+	}
+	return nil
+}
+
+// from says from when a commit is possible.
+func (d swapDoc) from() string {
+	if d.KeptUntil == nil {
+		return ""
+	}
+	return ", from " + d.KeptUntil.Format(time.RFC3339)
 }

@@ -103,7 +103,7 @@ func (r *refilling) refill(ctx context.Context) (doc swapDoc, err error) {
 	if r.cluster, err = r.env.Connect(r.config); err != nil {
 		return doc, err
 	}
-	request := restore.SwapRequest{Request: r.request, IgnoreController: r.options.ignoreController, AppTimeout: r.options.appTimeout, Now: r.env.Now()}
+	request := restore.SwapRequest{Request: r.request, IgnoreController: r.options.ignoreController, Terms: r.options.terms(), Now: r.env.Now()}
 	if r.plan, err = restore.MakeRefillPlan(ctx, r.cluster, request); err != nil {
 		return doc, err
 	}

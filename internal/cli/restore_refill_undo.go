@@ -43,7 +43,7 @@ func (s *swapping) undoRefill(ctx context.Context, own catalog.Run, refill resto
 // replaceRefill is a restore in place of its own, from the safety snapshots.
 func (s *swapping) replaceRefill(ctx context.Context, own catalog.Run, refill restore.Refill) (swapDoc, error) {
 	undone := s.run
-	r := restore.SwapRequest{Request: s.request, IgnoreController: s.options.ignoreController, AppTimeout: s.options.appTimeout, Now: s.env.Now()}
+	r := restore.SwapRequest{Request: s.request, IgnoreController: s.options.ignoreController, Terms: s.options.terms(), Now: s.env.Now()}
 	var err error
 	if s.plan, err = restore.MakeUndoPlan(ctx, s.cluster, r, refill); err != nil {
 		return swapDoc{}, err

@@ -33,6 +33,8 @@ type worldVolume struct {
 	Turn    string `json:"turn,omitempty"`    // under way
 	Claim   string `json:"claim,omitempty"`   // UID of whose it is
 	Reclaim string `json:"reclaim,omitempty"` // before
+
+	DeleteAfter string `json:"deleteAfter,omitempty"`
 }
 
 // temporary are the claims of new volumes.
@@ -168,7 +170,7 @@ func (c *cluster) SwapVolumes(_ context.Context, namespace string) ([]catalog.Sw
 		if of, claim := split(v.Of); of == namespace || namespace == "" {
 			found = append(found, catalog.SwapVolume{
 				Volume: catalog.Volume{Name: v.Name, Run: catalog.Run(v.Run), Reclaim: v.Reclaim, Claim: catalog.Claim{Namespace: of, Name: claim, UID: v.Claim}},
-				Role:   catalog.Role(v.Role), Turn: catalog.Turn(v.Turn), Namespace: of, Of: claim, Manifest: v.Of,
+				Role:   catalog.Role(v.Role), Turn: catalog.Turn(v.Turn), Namespace: of, Of: claim, Manifest: v.Of, DeleteAfter: v.DeleteAfter,
 			})
 		}
 	}
@@ -190,11 +192,11 @@ func (c *cluster) OfferVolume(_ context.Context, v catalog.SwapVolume, claim cat
 	return nil
 }
 
-func (c *cluster) SettleVolume(_ context.Context, name string, _ bool) error {
+func (c *cluster) SettleVolume(_ context.Context, name string, _ bool, until string) error {
 	c.change(func() {
 		for i := range c.w.Volumes {
 			if c.w.Volumes[i].Name == name {
-				c.w.Volumes[i].Turn = ""
+				c.w.Volumes[i].Turn, c.w.Volumes[i].DeleteAfter = "", until
 			}
 		}
 	})

@@ -337,6 +337,7 @@ func (c *Cluster) LetVolume(ctx context.Context, name, policy string) error {
 			for key := range (catalog.SwapVolume{}).Labels() {
 				labels[key] = nil
 			}
+			labels[catalog.LabelDeleteAfter] = nil
 		}
 		return map[string]any{
 			"metadata": map[string]any{

@@ -111,6 +111,8 @@ func swapVolume(v *corev1.PersistentVolume) catalog.SwapVolume {
 		Namespace: v.Labels[catalog.LabelNamespace],
 		Of:        v.Labels[catalog.LabelClaim],
 		Manifest:  v.Annotations[catalog.AnnotationClaim],
+
+		DeleteAfter: v.Labels[catalog.LabelDeleteAfter],
 	}
 	if before, kept := v.Annotations[catalog.AnnotationReclaim]; kept {
 		s.Reclaim = before
@@ -171,11 +173,16 @@ func (c *Cluster) OfferVolume(ctx context.Context, v catalog.SwapVolume, claim c
 }
 
 // SettleVolume notes that nothing is under way any more. One that is in use
-// gets its reclaim policy back; one that is not stays until it is let go.
-func (c *Cluster) SettleVolume(ctx context.Context, name string, inUse bool) error {
+// gets its reclaim policy back; one that is not stays until it is let go, and
+// says until when that is not done.
+func (c *Cluster) SettleVolume(ctx context.Context, name string, inUse bool, until string) error {
 	err := c.changeVolume(ctx, name, func(there *corev1.PersistentVolume) (map[string]any, error) {
 		notes := map[string]any{catalog.AnnotationTurn: nil}
-		change := map[string]any{"metadata": map[string]any{"annotations": notes}}
+		labels := map[string]any{catalog.LabelDeleteAfter: nil}
+		if until != "" {
+			labels[catalog.LabelDeleteAfter] = until
+		}
+		change := map[string]any{"metadata": map[string]any{"annotations": notes, "labels": labels}}
 		if before, kept := there.Annotations[catalog.AnnotationReclaim]; kept && inUse {
 			notes[catalog.AnnotationReclaim] = nil
 			change["spec"] = map[string]any{"persistentVolumeReclaimPolicy": before}

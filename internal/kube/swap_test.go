@@ -112,18 +112,18 @@ func TestVolumeOfASwap(t *testing.T) {
 	equal(t, "offered", want, found())
 
 	for range 2 {
-		if err := f.SettleVolume(t.Context(), "pv", false); err != nil {
+		if err := f.SettleVolume(t.Context(), "pv", false, "20261123T092000Z"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want.Turn = ""
+	want.Turn, want.DeleteAfter = "", "20261123T092000Z"
 	equal(t, "settled and kept", want, found())
 	for range 2 {
-		if err := f.SettleVolume(t.Context(), "pv", true); err != nil {
+		if err := f.SettleVolume(t.Context(), "pv", true, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want.Policy = "Delete"
+	want.Policy, want.DeleteAfter = "Delete", ""
 	equal(t, "settled and in use", want, found())
 
 	if err := f.LetVolume(t.Context(), "pv", "Delete"); err != nil {
@@ -132,7 +132,7 @@ func TestVolumeOfASwap(t *testing.T) {
 	if v := f.volume(t); len(v.Labels)+len(v.Annotations) > 0 {
 		t.Errorf("labels %v, annotations %v", v.Labels, v.Annotations)
 	}
-	if err := f.SettleVolume(t.Context(), "gone", true); err != nil {
+	if err := f.SettleVolume(t.Context(), "gone", true, ""); err != nil {
 		t.Errorf("a volume that is gone: %v", err)
 	}
 	if err := f.AwaitVolumeGone(t.Context(), "gone"); err != nil {

@@ -123,6 +123,9 @@ func (p *planner) local(plan Plan) (Plan, error) {
 	for i := range plan.Volumes {
 		v := &plan.Volumes[i]
 		v.Claim.Name, v.Claim.Role = v.Name, catalog.RoleClone
+		if v.Exact > 0 { // it is only read from
+			v.Claim.Request, v.Exact = v.Exact, 0
+		}
 		v.Claim.Labels[catalog.LabelRole] = string(catalog.RoleClone)
 		v.To = p.destination(plan, v.Snapshot.Claim)
 		v.Notes = slices.DeleteFunc(v.Notes, func(note string) bool { return v.Waits() && strings.Contains(note, "first consumer") })

@@ -93,6 +93,9 @@ type Volume struct {
 	// Dumps are those that are wanted.
 	To    string
 	Dumps []catalog.Dump
+	// Exact is the size in bytes in which the claim is asked for if the storage
+	// refuses the larger one of Claim; 0 for none.
+	Exact int64
 }
 
 // Waits reports whether Run leaves the claim unbound: its volume is made when
@@ -210,6 +213,7 @@ func (p *planner) volume(ctx context.Context, point Point) (Volume, error) {
 		Labels: labels, Annotations: catalog.HandsOff(),
 		StorageClass: v.Class.Name, Request: size, AccessModes: modes, VolumeMode: cmp.Or(source.VolumeMode, "Filesystem"),
 	}
+	p.mayShrink(&v)
 	v.Notes = p.notes(v)
 	return v, nil
 }
@@ -248,6 +252,7 @@ func (p *planner) size(point Point) (int64, error) {
 		return 0, p.refuse(s, catalog.CodeUsage, "its record names no size", "name one with --size")
 	case p.Size == 0:
 		return needed, nil
+	case point.Copy == nil && exactSize(s) > 0 && p.Size >= exactSize(s): // some drivers make no other
 	case p.Size < needed:
 		return 0, p.refuse(s, catalog.CodeUsage, fmt.Sprintf("it needs %d bytes, --size is %d", needed, p.Size), fmt.Sprintf("--size %d, or leave it away", needed))
 	}
@@ -290,6 +295,9 @@ func (p *planner) notes(v Volume) []string {
 	}
 	if v.Waits() {
 		notes = append(notes, fmt.Sprintf("class %s waits for the first consumer: the volume is made when a pod mounts the claim", v.Class.Name))
+	}
+	if v.Waits() && v.Exact > 0 {
+		notes = append(notes, fmt.Sprintf("if the storage then says that it makes a volume in the snapshot's own size only: --size %d", v.Exact))
 	}
 	if v.Waits() && v.Way == Static {
 		notes = append(notes, fmt.Sprintf("until then the static copy %s of the snapshot has to stand; the next restore into %s removes it", v.Name, p.ToNamespace))

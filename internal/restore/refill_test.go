@@ -354,7 +354,7 @@ func TestUndoKilledAfterEachWrite(t *testing.T) {
 		if err = w.back(t.Context(), run, third); catalog.CodeOf(err) == catalog.CodeNotNow {
 			swap, err := restore.FindSwap(t.Context(), w, "shop", otherRun)
 			must(t, when, err)
-			_, err = restore.Finish(t.Context(), w, now, swap, time.Minute, &watcher{})
+			_, err = restore.Finish(t.Context(), w, now, swap, terms, &watcher{})
 			must(t, when, err)
 			must(t, when, w.back(t.Context(), run, third))
 		} else {

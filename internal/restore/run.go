@@ -128,6 +128,7 @@ func (m *making) take(ctx context.Context) Outcome {
 	default:
 		outcome.Err = m.failed(err)
 	}
+	outcome.Volume = m.volume // the storage may have made it smaller
 	outcome.Bytes, outcome.Files, outcome.Took = m.bytes, m.files, m.now().Sub(m.began)
 	m.announce(outcome)
 	outcome.Left = m.cleanUp(ctx, outcome.Err == nil)
@@ -171,17 +172,19 @@ func (m *making) clone(ctx context.Context) error {
 	if m.claim, err = m.cluster.MakeClaim(ctx, v.Claim, source); err != nil || v.Waits() {
 		return err
 	}
-	return m.bound(ctx)
+	return m.cloned(ctx, source)
 }
 
-// bound waits until the claim that was asked for has its volume.
-func (m *making) bound(ctx context.Context) error {
+// bound waits until the claim that was asked for has its volume. heard gets what
+// there is to hear of it meanwhile.
+func (m *making) bound(ctx context.Context, heard func(restic.Trouble)) error {
 	said := ""
 	err := m.cluster.AwaitBound(ctx, m.volume.Claim.Namespace, m.volume.Claim.Name, func(t restic.Trouble) {
 		if text := t.String(); text != said {
 			said = text
 			m.tell(catalog.Event{State: catalog.Warning, Message: text})
 		}
+		heard(t)
 	})
 	if err != nil && said != "" {
 		err = fmt.Errorf("%w: %s", err, said)
@@ -299,7 +302,7 @@ func (m *making) hand(ctx context.Context) error {
 	if m.claim, err = m.cluster.MakeClaim(ctx, claim, ""); err != nil {
 		return err
 	}
-	return m.bound(ctx)
+	return m.bound(ctx, func(restic.Trouble) {})
 }
 
 // cleanUp removes what was made on the way, and, where it came to nothing, the

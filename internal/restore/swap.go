@@ -35,7 +35,7 @@ type Pair struct {
 }
 
 // wanted is the volume that the claim has in the end, and other the other one.
-func (p Pair) wanted(turn catalog.Turn) (wanted, other *catalog.SwapVolume) {
+func (p *Pair) wanted(turn catalog.Turn) (wanted, other *catalog.SwapVolume) {
 	if turn == catalog.Back {
 		return &p.Old, &p.New
 	}

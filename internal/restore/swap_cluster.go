@@ -44,9 +44,9 @@ type SwapCluster interface {
 	// name. It fails if v.Claim is not whose it is.
 	OfferVolume(ctx context.Context, v catalog.SwapVolume, claim catalog.Claim) error
 	// SettleVolume notes that nothing is under way any more, and gives the
-	// volume its reclaim policy back where a claim has it. That it is gone is
-	// no error.
-	SettleVolume(ctx context.Context, name string, inUse bool) error
+	// volume its reclaim policy back where a claim has it; else until is its
+	// DeleteAfter. That it is gone is no error.
+	SettleVolume(ctx context.Context, name string, inUse bool, until string) error
 	// AwaitVolumeGone returns when the volume is gone.
 	AwaitVolumeGone(ctx context.Context, name string) error
 

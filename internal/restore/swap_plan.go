@@ -22,9 +22,8 @@ type SwapRequest struct {
 	Request
 	// IgnoreController: go on although others manage the app.
 	IgnoreController bool
-	// AppTimeout is how long the app may take to stop, and to be ready again.
-	AppTimeout time.Duration
-	Now        time.Time
+	Terms
+	Now time.Time
 }
 
 // SwapPlan is what a restore in place will do.
@@ -35,9 +34,9 @@ type SwapPlan struct {
 	Apps []catalog.App // that are scaled to 0, by kind and name
 	// Safety are the snapshots that are taken before, without those volumes of
 	// which none can be.
-	Safety     []catalog.Snapshot
-	Notes      []string
-	AppTimeout time.Duration
+	Safety []catalog.Snapshot
+	Notes  []string
+	Terms
 }
 
 // MakeSwapPlan looks at the cluster and decides. It changes nothing. Its error
@@ -59,7 +58,7 @@ func MakeSwapPlan(ctx context.Context, c SwapCluster, r SwapRequest) (SwapPlan, 
 	if err != nil {
 		return SwapPlan{}, err
 	}
-	p := &swapPlanner{SwapRequest: r, cluster: c, inventory: inventory, apps: apps, plan: SwapPlan{Plan: plan, AppTimeout: r.AppTimeout}}
+	p := &swapPlanner{SwapRequest: r, cluster: c, inventory: inventory, apps: apps, plan: SwapPlan{Plan: plan, Terms: r.Terms}}
 	for i := range p.plan.Volumes {
 		if err := p.replace(ctx, &p.plan.Volumes[i]); err != nil {
 			return SwapPlan{}, err
@@ -142,7 +141,9 @@ func (p *swapPlanner) replace(ctx context.Context, v *Volume) error {
 		}
 		v.Class, v.Claim.StorageClass = class, class.Name
 	}
-	v.Claim.Request = max(v.Claim.Request, live.Request)
+	if v.Claim.Request = max(v.Claim.Request, live.Request); v.Exact < live.Request { // the claim fits on no smaller one
+		v.Exact = 0
+	}
 	v.Claim.AccessModes = live.AccessModes
 	v.Claim.Role = catalog.RoleNew
 	v.Claim.Labels[catalog.LabelRole] = string(catalog.RoleNew)

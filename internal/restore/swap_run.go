@@ -57,28 +57,28 @@ func RunSwap(ctx context.Context, c SwapCluster, follow Follow, now func() time.
 		defer cancel()
 		return SwapResult{}, r.unprepared(ctx, errors.Join(err, discard(cleaning, c, p.Target.Namespace, p.Run)))
 	}
-	return turn(ctx, c, now, swap, catalog.Forth, p.AppTimeout, w)
+	return turn(ctx, c, now, swap, catalog.Forth, p.Terms, w)
 }
 
 // turn exchanges the volumes of s.
-func turn(ctx context.Context, c SwapCluster, now func() time.Time, s Swap, to catalog.Turn, timeout time.Duration, w catalog.Watcher) (SwapResult, error) {
-	t := &turning{cluster: c, now: now, watcher: w, timeout: timeout, swap: s, turn: to}
+func turn(ctx context.Context, c SwapCluster, now func() time.Time, s Swap, to catalog.Turn, terms Terms, w catalog.Watcher) (SwapResult, error) {
+	t := &turning{cluster: c, now: now, watcher: w, timeout: terms.AppTimeout, grace: terms.Grace, swap: s, turn: to}
 	err := t.run(ctx)
 	return SwapResult{Swap: t.swap, Done: t.swap.Turn == "" && t.swap.Placed(to), Downtime: t.down}, err
 }
 
 // Finish ends the restore in place that a dead run has begun.
-func Finish(ctx context.Context, c SwapCluster, now func() time.Time, s Swap, timeout time.Duration, w catalog.Watcher) (SwapResult, error) {
+func Finish(ctx context.Context, c SwapCluster, now func() time.Time, s Swap, terms Terms, w catalog.Watcher) (SwapResult, error) {
 	if err := s.CanTurn(catalog.Forth); err != nil {
 		return SwapResult{Swap: s}, err
 	}
-	return turn(ctx, c, now, s, catalog.Forth, timeout, w)
+	return turn(ctx, c, now, s, catalog.Forth, terms, w)
 }
 
 // RollBack gives the claims the volumes again that they had before, whether the
 // run has ended or died. The new ones are kept: the app has written to them.
 // What a run has made that died before it touched the app is removed.
-func RollBack(ctx context.Context, c SwapCluster, now func() time.Time, s Swap, timeout time.Duration, w catalog.Watcher) (SwapResult, error) {
+func RollBack(ctx context.Context, c SwapCluster, now func() time.Time, s Swap, terms Terms, w catalog.Watcher) (SwapResult, error) {
 	if err := s.CanTurn(catalog.Back); err != nil {
 		return SwapResult{Swap: s}, err
 	}
@@ -89,12 +89,13 @@ func RollBack(ctx context.Context, c SwapCluster, now func() time.Time, s Swap, 
 	case s.Turn == "" && s.Placed(catalog.Back):
 		return SwapResult{Swap: s, Done: true}, nil
 	}
-	return turn(ctx, c, now, s, catalog.Back, timeout, w)
+	return turn(ctx, c, now, s, catalog.Back, terms, w)
 }
 
-// CanCommit says why the volumes that are kept may not go; nil if they may. The
-// error is a catalog.Failure.
-func (s Swap) CanCommit() error {
+// CanCommit says why the volumes that are kept may not go; nil if they may. At
+// once: what is left of their grace is not waited for. The error is a
+// catalog.Failure.
+func (s Swap) CanCommit(now time.Time, atOnce bool) error {
 	if len(s.Pairs) == 0 {
 		return s.CanTurn(catalog.Back)
 	}
@@ -112,7 +113,10 @@ func (s Swap) CanCommit() error {
 			}
 		}
 	}
-	return nil
+	if atOnce {
+		return nil
+	}
+	return s.inGrace(now)
 }
 
 // Kept are the volumes of s that no claim of the app has.
@@ -129,8 +133,8 @@ func (s Swap) Kept() []catalog.SwapVolume {
 }
 
 // Commit removes the volumes that are kept, and the marks off the others.
-func Commit(ctx context.Context, c SwapCluster, s Swap, timeout time.Duration) error {
-	if err := s.CanCommit(); err != nil {
+func Commit(ctx context.Context, c SwapCluster, s Swap, now time.Time, atOnce bool, timeout time.Duration) error {
+	if err := s.CanCommit(now, atOnce); err != nil {
 		return err
 	}
 	kept := s.Kept()

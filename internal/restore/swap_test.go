@@ -30,8 +30,10 @@ var (
 func swapRequest(run catalog.Run) restore.SwapRequest {
 	r := request()
 	r.Run, r.Target, r.Parallel = run, restore.Target{Namespace: "shop", Kind: "statefulset", Name: "mysql"}, 1
-	return restore.SwapRequest{Request: r, AppTimeout: time.Minute, Now: now()}
+	return restore.SwapRequest{Request: r, Terms: terms, Now: now()}
 }
+
+var terms = restore.Terms{AppTimeout: time.Minute, Grace: restore.DefaultGrace}
 
 // inPlace is the command `restore statefulset/mysql --in-place`, as run.
 func (w *swapWorld) inPlace(ctx context.Context, run catalog.Run) (restore.SwapResult, error) {
@@ -40,7 +42,7 @@ func (w *swapWorld) inPlace(ctx context.Context, run catalog.Run) (restore.SwapR
 		return restore.SwapResult{}, err
 	}
 	if begun != nil {
-		return restore.Finish(ctx, w, now, *begun, time.Minute, &watcher{})
+		return restore.Finish(ctx, w, now, *begun, terms, &watcher{})
 	}
 	p, err := restore.MakeSwapPlan(ctx, w, swapRequest(run))
 	if err != nil {
@@ -52,7 +54,7 @@ func (w *swapWorld) inPlace(ctx context.Context, run catalog.Run) (restore.SwapR
 func (w *swapWorld) rollBack(ctx context.Context, run catalog.Run) error {
 	s, err := restore.FindSwap(ctx, w, "shop", run)
 	if err == nil {
-		_, err = restore.RollBack(ctx, w, now, s, time.Minute, &watcher{})
+		_, err = restore.RollBack(ctx, w, now, s, terms, &watcher{})
 	}
 	return err
 }
@@ -60,7 +62,7 @@ func (w *swapWorld) rollBack(ctx context.Context, run catalog.Run) error {
 func (w *swapWorld) commit(ctx context.Context, run catalog.Run) error {
 	s, err := restore.FindSwap(ctx, w, "shop", run)
 	if err == nil {
-		err = restore.Commit(ctx, w, s, time.Minute)
+		err = restore.Commit(ctx, w, s, now().Add(terms.Grace), false, time.Minute)
 	}
 	return err
 }
@@ -107,6 +109,56 @@ func TestInPlace(t *testing.T) {
 	must(t, "commit", w.commit(t.Context(), run))
 	w.stands("committed", liveNow, nil)
 	is(t, catalog.CodeOf(w.commit(t.Context(), run)), catalog.CodeNotFound)
+}
+
+// What was replaced has its grace, counted from the last exchange, unless a
+// person gives it another or none.
+func TestCommitInGrace(t *testing.T) {
+	for name, c := range map[string]struct {
+		label  string // a person's, on one volume; "" for that of the run
+		passed time.Duration
+		atOnce bool
+		want   catalog.Code
+	}{
+		"at once":                        {"", 0, false, catalog.CodeGrace},
+		"a second too early":             {"", restore.DefaultGrace - time.Second, false, catalog.CodeGrace},
+		"when it is over":                {"", restore.DefaultGrace, false, ""},
+		"at once, on purpose":            {"", 0, true, ""},
+		"a person's day is kept through": {"2026-12-24", 3 * restore.DefaultGrace, false, catalog.CodeGrace},
+		"a person's word nobody reads":   {"christmas", 90 * restore.DefaultGrace, false, catalog.CodeGrace},
+		"that on purpose":                {"christmas", 0, true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newSwapWorld(t)
+			_, err := w.inPlace(t.Context(), run)
+			must(t, "restore", err)
+			is(t, w.volumes["pv-data"].DeleteAfter, catalog.MarkUntil(now().Add(restore.DefaultGrace)))
+			if c.label != "" {
+				w.volumes["pv-logs"].DeleteAfter = c.label
+			}
+			s, err := restore.FindSwap(t.Context(), w, "shop", run)
+			must(t, "find", err)
+			err = restore.Commit(t.Context(), w, s, now().Add(c.passed), c.atOnce, time.Minute)
+			is(t, catalog.CodeOf(err), c.want)
+			if c.want != "" {
+				w.stands("refused", setNow, keptLive)
+			} else {
+				w.stands("committed", setNow, nil)
+			}
+		})
+	}
+	w := newSwapWorld(t)
+	_, err := w.inPlace(t.Context(), run)
+	must(t, "restore", err)
+	must(t, "roll back", w.rollBack(t.Context(), run))
+	is(t, w.volumes["pv-data"].DeleteAfter, "")
+	kept := 0
+	for _, v := range w.volumes {
+		if v.DeleteAfter == catalog.MarkUntil(now().Add(restore.DefaultGrace)) {
+			kept++
+		}
+	}
+	is(t, kept, 2) // those that the run had made
 }
 
 // A second restore takes the place of the first: that is rolled back after it.

@@ -22,6 +22,7 @@ type turning struct {
 	now     func() time.Time
 	watcher catalog.Watcher
 	timeout time.Duration // of the app
+	grace   time.Duration // of what is kept in the end
 	swap    Swap
 	turn    catalog.Turn
 
@@ -263,18 +264,24 @@ func (t *turning) forget(ctx context.Context) error {
 // settle notes on the volumes that nothing is under way. A new volume that no
 // claim of the app has had yet holds nothing that is not in the set: it goes.
 func (t *turning) settle(ctx context.Context) error {
-	for _, p := range t.swap.Pairs {
+	until := ""
+	if t.grace > 0 {
+		until = catalog.MarkUntil(t.now().Add(t.grace))
+	}
+	for i := range t.swap.Pairs {
+		p := &t.swap.Pairs[i]
 		wanted, other := p.wanted(t.turn)
 		if t.turn == catalog.Back && p.Temp.UID != "" {
 			if err := dispose(ctx, t.cluster, p.Temp); err != nil {
 				return err
 			}
-		} else if err := t.cluster.SettleVolume(ctx, other.Name, false); err != nil {
+		} else if err := t.cluster.SettleVolume(ctx, other.Name, false, until); err != nil {
 			return err
 		}
-		if err := t.cluster.SettleVolume(ctx, wanted.Name, true); err != nil {
+		if err := t.cluster.SettleVolume(ctx, wanted.Name, true, ""); err != nil {
 			return err
 		}
+		other.DeleteAfter, wanted.DeleteAfter = until, ""
 	}
 	return nil
 }
@@ -296,7 +303,7 @@ func (t *turning) putBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	back := &turning{cluster: t.cluster, now: t.now, watcher: t.watcher, timeout: t.timeout, swap: fresh, turn: t.reverse(), stopped: t.stopped}
+	back := &turning{cluster: t.cluster, now: t.now, watcher: t.watcher, timeout: t.timeout, grace: t.grace, swap: fresh, turn: t.reverse(), stopped: t.stopped}
 	if !fresh.Placed(back.turn) {
 		for _, step := range []func(context.Context) error{back.free, back.stop, back.exchange} {
 			if err := step(ctx); err != nil {

@@ -340,12 +340,12 @@ func (w *swapWorld) OfferVolume(ctx context.Context, v catalog.SwapVolume, claim
 	return nil
 }
 
-func (w *swapWorld) SettleVolume(_ context.Context, name string, inUse bool) error {
+func (w *swapWorld) SettleVolume(_ context.Context, name string, inUse bool, until string) error {
 	if err := w.write("settle volume %s", name); err != nil {
 		return err
 	}
 	if v := w.volumes[name]; v != nil {
-		v.Turn = ""
+		v.Turn, v.DeleteAfter = "", until
 		if inUse && v.kept != "" {
 			v.Policy, v.kept = v.kept, ""
 		}

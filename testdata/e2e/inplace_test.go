@@ -3,10 +3,12 @@ package e2e_test
 import (
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/backsnap/kubectl-backsnap/testdata/e2e/kit"
 )
@@ -151,7 +153,8 @@ func inPlace(t *testing.T, name string, start func(testing.TB, string, string, k
 	}
 	calm(t, namespace, "statefulset/shop", back)
 	swap(t, 0, "RolledBack", "--rollback", doc.Run, "-n", namespace) // again: nothing to do
-	swap(t, 0, "Committed", "--commit", doc.Run, "-n", namespace)
+	inGrace(t, namespace, doc.Run)
+	swap(t, 0, "Committed", "--commit", doc.Run, "--grace", "0", "-n", namespace)
 	if name == "mariadb" {
 		committed(t, namespace, doc.Run)
 		return
@@ -162,11 +165,38 @@ func inPlace(t *testing.T, name string, start func(testing.TB, string, string, k
 	if got := db.SQL(t, "select * from quiet order by id"); got != want {
 		t.Errorf("restored table %q, want %q", got, want)
 	}
-	swap(t, 0, "Committed", "--commit", kept.Run, "-n", namespace)
+	swap(t, 0, "Committed", "--commit", kept.Run, "--grace", "0", "-n", namespace)
 	if doc := swap(t, 1, "", "--rollback", kept.Run, "-n", namespace); doc.Code != "BS004" {
 		t.Errorf("rolled back what was committed: %+v", doc)
 	}
 	committed(t, namespace, kept.Run, doc.Run)
+}
+
+// inGrace wants what run has replaced to be left alone for a day, and that to
+// be said.
+func inGrace(t *testing.T, namespace, run string) {
+	t.Helper()
+	volumes := func() string {
+		return kit.Kubectl(t, "get", "pv", "-l", "backsnap.sh/run="+run, "-o", `jsonpath={range .items[*]}{.metadata.name} {.status.phase} {.metadata.labels.backsnap\.sh/delete-after}{"\n"}{end}`)
+	}
+	before := volumes()
+	date := regexp.MustCompile(`(?m) Released (\d{8}T\d{6}Z)$`).FindStringSubmatch(before)
+	if date == nil {
+		t.Fatalf("no volume is kept until a time:\n%s", before)
+	}
+	until, err := time.Parse("20060102T150405Z", date[1])
+	if left := time.Until(until); err != nil || left < 20*time.Hour || left > 24*time.Hour {
+		t.Errorf("kept until %s: %v", date[1], err)
+	}
+	r := kit.Backsnap(t, "restore", "--commit", run, "-n", namespace, "--yes")
+	for _, want := range []string{"[BS086]", "until " + until.Format(time.RFC3339), "restore --commit " + run + " -n " + namespace + " --grace 0"} {
+		if r.Code != 5 || !strings.Contains(r.Stderr, want) {
+			t.Errorf("committed at once: exit %d, want 5 and %q", r.Code, want)
+		}
+	}
+	if after := volumes(); after != before {
+		t.Errorf("volumes are\n%s\nwant\n%s", after, before)
+	}
 }
 
 // told wants `describe` and `logs` to tell of a run with one claim what doc does.
@@ -297,7 +327,7 @@ spec: {minAvailable: 1, selector: {matchLabels: {app: app}}}
 		t.Errorf("notes %q, want %q", doc.Notes, notes)
 	}
 	calm(t, namespace, "deployment/app", doc)
-	swap(t, 0, "Committed", "--commit", doc.Run, "-n", namespace)
+	swap(t, 0, "Committed", "--commit", doc.Run, "--grace", "0", "-n", namespace)
 
 	alone := swap(t, 0, "Restored", "alone", "-n", namespace, "--in-place")
 	if len(alone.Workloads) != 0 || alone.Downtime != 0 {
@@ -308,7 +338,7 @@ spec: {minAvailable: 1, selector: {matchLabels: {app: app}}}
 	back := swap(t, 0, "RolledBack", "--rollback", alone.Run, "-n", namespace)
 	calm(t, namespace, "deployment/app", back)
 	told(t, namespace, back, "RolledBack")
-	swap(t, 0, "Committed", "--commit", alone.Run, "-n", namespace)
+	swap(t, 0, "Committed", "--commit", alone.Run, "--grace", "0", "-n", namespace)
 	told(t, namespace, swapped{Run: alone.Run}, "Removed")
 	committed(t, namespace, doc.Run, alone.Run)
 }

@@ -90,6 +90,6 @@ func TestRestoreIntoAClaim(t *testing.T) {
 		t.Errorf("rolled back to %q", got)
 	}
 	calm(t, namespace, "statefulset/shop", back)
-	swap(t, 0, "Committed", "--commit", back.Run, "-n", namespace)
+	swap(t, 0, "Committed", "--commit", back.Run, "--grace", "0", "-n", namespace)
 	committed(t, namespace, doc.Run, back.Run)
 }

@@ -77,10 +77,10 @@ spec:
 	for i, right := range rights {
 		if slices.Contains(back, right) && right.Namespace == "" { // what else there is was seen above
 			refused(i, "--rollback", doc.Run)
-			refused(i, "--commit", doc.Run)
+			refused(i, "--commit", doc.Run, "--grace", "0")
 		}
 	}
 	swap(t, 0, "RolledBack", "--as", all, "--rollback", doc.Run, "-n", namespace)
-	swap(t, 0, "Committed", "--as", all, "--commit", doc.Run, "-n", namespace)
+	swap(t, 0, "Committed", "--as", all, "--commit", doc.Run, "--grace", "0", "-n", namespace)
 	committed(t, namespace, doc.Run)
 }

@@ -147,6 +147,12 @@ var losses = map[string][]loss{
 			kit.Kubectl(t, "delete", "pvc", s.db.Claim(), "-n", s.namespace, "--wait=false")
 			s.db.SQL(t, "drop table orders")
 		}},
+		{"The claim and its volume have to stay", func(t *testing.T, s *shop) { s.db.SQL(t, "update orders set what = 'wrong'") }},
+		{"The dump, from the copy", func(t *testing.T, s *shop) {
+			s.db.SQL(t, "drop table orders")
+			kit.Exec(t, s.namespace, s.db.Pod(), "rm "+s.db.Mount()+"/.backsnap*")
+			kit.Kubectl(t, "delete", "volumesnapshot", "--all", "-n", s.namespace)
+		}},
 	},
 	"places": {
 		{"A lost namespace", func(t *testing.T, s *shop) { s.loseNamespace(t) }},

@@ -168,6 +168,9 @@ func (d *driver) makeVolume(id string, req *csi.CreateVolumeRequest) (volume, er
 	if v.Size, err = sizeFor(req.CapacityRange, source.Size); err != nil {
 		return volume{}, err
 	}
+	if err := d.exactly(v, source); err != nil {
+		return volume{}, err
+	}
 	if v.Node, err = d.nodeFor(req, source); err != nil {
 		return volume{}, err
 	}
@@ -197,6 +200,16 @@ func (d *driver) failProvision(v volume, source snapshot) error {
 		return failf(codes.Unavailable, "clone %s: the snapshot is not ready", source.ID)
 	}
 	return nil
+}
+
+// exactly refuses clones that are larger than their snapshot, where that is a
+// fault.
+func (d *driver) exactly(v volume, source snapshot) error {
+	f, err := d.faultsOf(v.Claim, source.Claim)
+	if err == nil && f.ExactSize && source.ID != "" && v.Size != source.Size {
+		err = failf(codes.OutOfRange, "the size %d is not the %d of the snapshot", v.Size, source.Size)
+	}
+	return err
 }
 
 // sizeFor chooses the size of a volume; atLeast is that of the snapshot it is

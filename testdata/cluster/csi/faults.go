@@ -22,6 +22,7 @@ type fault struct {
 	ReadyDelay     duration     `json:"readyDelay"`
 	NeverReady     bool         `json:"neverReady"`
 	NoRestoreSize  bool         `json:"noRestoreSize"`
+	ExactSize      bool         `json:"exactSize"`
 	Errors         *countedFail `json:"errors"`
 	FinalError     *failure     `json:"finalError"`
 	ReadyThenError *failure     `json:"readyThenError"`
@@ -157,6 +158,7 @@ func (f *fault) take(entry fault) {
 	first(&f.ReadyDelay, entry.ReadyDelay)
 	first(&f.NeverReady, entry.NeverReady)
 	first(&f.NoRestoreSize, entry.NoRestoreSize)
+	first(&f.ExactSize, entry.ExactSize)
 	first(&f.Errors, entry.Errors)
 	first(&f.FinalError, entry.FinalError)
 	first(&f.ReadyThenError, entry.ReadyThenError)

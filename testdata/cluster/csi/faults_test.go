@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -170,6 +171,17 @@ func TestFailProvision(t *testing.T) {
 	f.setFaults(`[{"namespace": "test", "claim": "c", "failProvision": {"code": "ResourceExhausted", "message": "full"}}]`)
 	f.want("clone for the claim", f.clone("c", "s"), answer{err: "ResourceExhausted: create volume c: full"})
 	f.want("clone for another claim", f.clone("d", "s"), good)
+}
+
+func TestExactSize(t *testing.T) {
+	f := newFaulty(t)
+	f.want("cut", f.cut("s"), good)
+	f.setFaults(`[{"claim": "data", "exactSize": true}]`)
+	larger := cloneRequest("l", idOf("snap", "s"), 2*size, asFiles)
+	_, err := f.CreateVolume(f.ctx(), larger)
+	f.want("larger", answerOf(nil, err), answer{err: fmt.Sprintf("OutOfRange: create volume l: the size %d is not the %d of the snapshot", 2*size, size)})
+	f.want("the same", f.clone("c", "s"), good)
+	f.volume(f.node, volumeRequest("empty", 2*size, asFiles))
 }
 
 func TestRefuseDelete(t *testing.T) {

@@ -86,7 +86,7 @@ func swapByUs(b *testing.B, ns string) time.Duration {
 	if err := json.Unmarshal(run("data", "--in-place"), &doc); err != nil || doc.Downtime <= 0 {
 		b.Fatalf("downtime %v: %v", doc.Downtime, err)
 	}
-	run("--commit", doc.Run)
+	run("--commit", doc.Run, "--grace", "0")
 	return time.Duration(doc.Downtime * float64(time.Second))
 }
 

@@ -53,7 +53,7 @@ func (s stand) undoAtOnce(t *testing.T, dead string) string {
 	}
 	s.serves(t, "rolled back at once", "live", 1)
 	if kit.Kubectl(t, "get", "pv", "-l", "backsnap.sh/run="+dead, "-o", "name") != "" {
-		s.swap(t, "--commit", dead)
+		s.swap(t, "--commit", dead, "--grace", "0")
 		s.serves(t, "committed", "live", 1)
 	}
 	if said == "undone" {
@@ -256,7 +256,7 @@ func TestTwoRestoresInPlace(t *testing.T) {
 		t.Errorf("roll the first one back before the second: exit %d, want 4 and BS083", r.Code)
 	}
 	s.swap(t, "--rollback", run[1])
-	s.swap(t, "--commit", run[1])
+	s.swap(t, "--commit", run[1], "--grace", "0")
 	s.serves(t, "the second is undone", "set", 1)
 	s.undo(t, first.run, 1)
 	s.left(t, "both are undone")

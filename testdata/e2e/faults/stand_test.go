@@ -99,7 +99,7 @@ func (s stand) undo(t *testing.T, run string, replicas int) {
 	t.Helper()
 	s.swap(t, "--rollback", run)
 	s.serves(t, "rolled back", "live", replicas)
-	s.swap(t, "--commit", run)
+	s.swap(t, "--commit", run, "--grace", "0")
 	s.serves(t, "committed", "live", replicas)
 }
 
