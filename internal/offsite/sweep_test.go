@@ -1,6 +1,7 @@
 package offsite_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -74,6 +75,32 @@ func TestCollectLeavesWhatItCannotRecord(t *testing.T) {
 	_, err := offsite.Sweep(t.Context(), c, at, collecting(), &events{})
 	equal(t, "code", catalog.CodeMover, catalog.CodeOf(err))
 	equal(t, "left", []string{"clone data-mover", "mover data-mover", "static data-mover"}, c.left())
+}
+
+// Left are what Sweep would take in or remove for who holds shop.
+func TestLeavings(t *testing.T) {
+	of := func(name string, m restic.Mover) restic.Mover {
+		m.Name, m.Run = name, cmp.Or(m.Run, catalog.Run("20261122-011500-"+name[:4]))
+		return m
+	}
+	shop := catalog.Source{Namespace: "shop"}
+	restores := catalog.Source{Namespace: "shop", Restores: "data"}
+	standing := []restic.Mover{
+		of("clone without a mover", restic.Mover{Clone: true, Static: true, Source: shop}),
+		of("done", restic.Mover{Job: true, Finished: true, Source: shop}),
+		of("fill of a restore", restic.Mover{Job: true, Finished: true, Source: restores}),
+		of("works", restic.Mover{Job: true, Clone: true, Source: shop}),
+		of("beside one that works", restic.Mover{Clone: true, Source: shop, Run: "20261122-011500-work"}),
+		of("done beside it", restic.Mover{Job: true, Finished: true, Source: shop, Run: "20261122-011500-work"}),
+		of("elsewhere", restic.Mover{Clone: true, Source: catalog.Source{Namespace: "crm"}}),
+		of("copies nothing", restic.Mover{Job: true, Finished: true}),
+		of("own clone", restic.Mover{Clone: true, Source: shop}),
+	}
+	var names []string
+	for _, m := range offsite.Leavings(standing, "20261122-011500-own ", func(namespace string) bool { return namespace == "shop" }) {
+		names = append(names, m.Name)
+	}
+	equal(t, "left", []string{"clone without a mover", "done", "fill of a restore", "done beside it"}, names)
 }
 
 // What made a repository, or read from one, may be read still by its client.
