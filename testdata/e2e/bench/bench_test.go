@@ -85,7 +85,7 @@ func median(d []time.Duration) time.Duration {
 // another run through a proxy counts its requests: the proxy's time is not ours.
 func byUs(b *testing.B, db kit.Database, i int) (time.Duration, int) {
 	b.Helper()
-	time.Sleep(rest)
+	time.Sleep(pause)
 	started := time.Now()
 	run(b, os.Getenv("KUBECONFIG"), db)
 	wall := time.Since(started)
@@ -106,8 +106,8 @@ func run(b *testing.B, kubeconfig string, db kit.Database) {
 	}
 }
 
-// rest is how long both sides let the cluster be before each measurement.
-const rest = 2 * time.Second
+// pause is how long both sides let the cluster be before each measurement.
+const pause = 2 * time.Second
 
 // floorScript is the least that a proven dump takes, compressed as ours is. It
 // ends with the same flush of the volume.
@@ -134,7 +134,7 @@ func byHand(b *testing.B, db kit.Database, i int) (time.Duration, int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	time.Sleep(rest)
+	time.Sleep(pause)
 	started := time.Now()
 	ref := catalog.ContainerRef{Namespace: db.Namespace, Pod: db.Pod(), Container: "database"}
 	var said bytes.Buffer

@@ -49,13 +49,13 @@ spec:
 	var hand [3][]time.Duration
 	var sums, ours []time.Duration
 	for i := range rounds {
-		time.Sleep(rest)
+		time.Sleep(pause)
 		steps := swapByHand(b, cluster, ns, i)
 		for step, took := range steps {
 			hand[step] = append(hand[step], took)
 		}
 		sums = append(sums, steps[0]+steps[1]+steps[2])
-		time.Sleep(rest)
+		time.Sleep(pause)
 		ours = append(ours, swapByUs(b, ns))
 	}
 	b.Logf("%-12s %10s %10s %10s", "", "median", "fastest", "slowest")

@@ -14,6 +14,7 @@ import (
 	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	snapshotclient "github.com/kubernetes-csi/external-snapshotter/client/v8/clientset/versioned"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/backsnap/kubectl-backsnap/testdata/e2e/kit"
 )
@@ -94,11 +95,11 @@ func controllerAlone(b *testing.B, all []string) time.Duration {
 // ready.
 func manySnapshots(ctx context.Context, client snapshotclient.Interface, ns string) error {
 	class := "btrfs"
-	watch, err := client.SnapshotV1().VolumeSnapshots(ns).Watch(ctx, metav1.ListOptions{})
+	watching, err := client.SnapshotV1().VolumeSnapshots(ns).Watch(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
 	}
-	defer watch.Stop()
+	defer watching.Stop()
 	for i := range volumes {
 		claim := fmt.Sprintf("data-%d", i)
 		_, err := client.SnapshotV1().VolumeSnapshots(ns).Create(ctx, &snapshotv1.VolumeSnapshot{
@@ -111,13 +112,18 @@ func manySnapshots(ctx context.Context, client snapshotclient.Interface, ns stri
 			return err
 		}
 	}
+	return awaitReady(watching, volumes)
+}
+
+// awaitReady reads a watch of snapshots until that many are ready.
+func awaitReady(watching watch.Interface, want int) error {
 	ready := map[string]bool{}
-	for event := range watch.ResultChan() {
+	for event := range watching.ResultChan() {
 		s, ok := event.Object.(*snapshotv1.VolumeSnapshot)
 		if ok && s.Status != nil && s.Status.ReadyToUse != nil && *s.Status.ReadyToUse {
 			ready[s.Name] = true
 		}
-		if len(ready) == volumes {
+		if len(ready) == want {
 			return nil
 		}
 	}

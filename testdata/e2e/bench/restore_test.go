@@ -33,9 +33,9 @@ func measureRestore(b *testing.B, size, fill string) {
 	b.ResetTimer()
 	var by [2][]time.Duration
 	for i := range rounds {
-		time.Sleep(rest)
+		time.Sleep(pause)
 		by[0] = append(by[0], bareRestore(b, bare, copied, size, i))
-		time.Sleep(rest)
+		time.Sleep(pause)
 		by[1] = append(by[1], ourRestore(b, ns, repository, i))
 	}
 	compare(b, by)

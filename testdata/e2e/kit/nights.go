@@ -19,20 +19,8 @@ import (
 func Nights(t testing.TB, namespace, claim string, first time.Time, count int) {
 	t.Helper()
 	uid := Kubectl(t, "get", "pvc", claim, "-n", namespace, "-o", "jsonpath={.metadata.uid}")
-	var taken []catalog.Snapshot
 	var manifests strings.Builder
-	for night := range count {
-		cut := first.AddDate(0, 0, night)
-		s := catalog.Snapshot{
-			Namespace: namespace, Name: claim + "-" + cut.Format(time.DateOnly), Claim: claim, Run: catalog.Run(cut.Format("20060102-150405") + "-aaaa"),
-			Consistency: catalog.Crash, Retain: "calendar", Ready: true,
-		}
-		s.Periods = catalog.FreePeriods(cut, []string{claim}, taken)
-		s.Record = &catalog.Record{
-			Version: catalog.RecordVersion, Run: s.Run, App: "pvc/" + claim, Members: []string{claim}, TimeZone: "UTC", Consistency: catalog.Crash, Cut: cut,
-			Claim: catalog.ClaimRecord{Name: claim, UID: uid},
-		}
-		taken = append(taken, s)
+	for _, s := range Taken(namespace, claim, uid, first, count) {
 		notes, err := s.Annotations()
 		if err != nil {
 			t.Fatal(err)
@@ -51,6 +39,26 @@ func Nights(t testing.TB, namespace, claim string, first time.Time, count int) {
 		}
 		return ""
 	})
+}
+
+// Taken are such restore points as the runs of those nights would have left
+// them; nothing is made.
+func Taken(namespace, claim, uid string, first time.Time, count int) []catalog.Snapshot {
+	var taken []catalog.Snapshot
+	for night := range count {
+		cut := first.AddDate(0, 0, night)
+		s := catalog.Snapshot{
+			Namespace: namespace, Name: claim + "-" + cut.Format(time.DateOnly), Claim: claim, Run: catalog.Run(cut.Format("20060102-150405") + "-aaaa"),
+			Consistency: catalog.Crash, Retain: "calendar", Ready: true,
+		}
+		s.Periods = catalog.FreePeriods(cut, []string{claim}, taken)
+		s.Record = &catalog.Record{
+			Version: catalog.RecordVersion, Run: s.Run, App: "pvc/" + claim, Members: []string{claim}, TimeZone: "UTC", Consistency: catalog.Crash, Cut: cut,
+			Claim: catalog.ClaimRecord{Name: claim, UID: uid},
+		}
+		taken = append(taken, s)
+	}
+	return taken
 }
 
 // Copied is a copy that a test puts into a repository by hand.
