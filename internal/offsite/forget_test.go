@@ -55,7 +55,7 @@ func TestCopiesBeyondDoubt(t *testing.T) {
 	equal(t, "partial, with a note", []string{"false false", "true true"}, notes)
 	equal(t, "doubtful", 4, len(got.Doubtful))
 	one := got.Copies[0]
-	equal(t, "kept", fmt.Sprint("days 2026-12-22 true"), fmt.Sprint(one.Retain, " ", one.DeleteAfter, " ", one.Pinned))
+	equal(t, "kept", "days 2026-12-22 true", fmt.Sprint(one.Retain, " ", one.DeleteAfter, " ", one.Pinned))
 }
 
 func TestForgetAndPrune(t *testing.T) {
