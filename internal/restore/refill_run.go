@@ -222,8 +222,10 @@ func (r *refilling) secure(ctx context.Context) error {
 // fill restores into all claims, and sees to it that no app runs meanwhile.
 func (r *refilling) fill(ctx context.Context) error {
 	watched, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait() // after cancel
 	defer cancel(nil)
-	go func() { cancel(r.cluster.AwaitRaised(watched, r.plan.Apps)) }()
+	watching.Go(func() { cancel(r.cluster.AwaitRaised(watched, r.plan.Apps)) })
 	errs := make([]error, len(r.plan.Volumes))
 	places := make(chan struct{}, max(r.plan.Parallel, 1))
 	var filling sync.WaitGroup
