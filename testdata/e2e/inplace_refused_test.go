@@ -66,9 +66,9 @@ spec: {maxReplicas: 3, scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, n
 		{"data-deletes-0", set("deletes", "", "persistentVolumeClaimRetentionPolicy: {whenScaled: Delete, whenDeleted: Retain}"),
 			[]string{"statefulset/deletes removes its claims when it is scaled down"}, []string{`{"persistentVolumeClaimRetentionPolicy":{"whenScaled":"Retain"}}`}},
 		{"everywhere", workload("DaemonSet", "name: everywhere", template("everywhere")),
-			[]string{"daemonset/everywhere in " + namespace + " cannot be scaled to 0 and back"}, []string{"without --in-place"}},
+			[]string{"daemonset/everywhere in " + namespace + " cannot be scaled to 0 and back"}, []string{"restore into a new claim instead"}},
 		{"bare", "apiVersion: v1\nkind: Pod\nmetadata: {name: bare}\nspec: " + idlePod("bare") + "\n",
-			[]string{"pod/bare in " + namespace + " cannot be scaled to 0 and back"}, []string{"without --in-place"}},
+			[]string{"pod/bare in " + namespace + " cannot be scaled to 0 and back"}, []string{"restore into a new claim instead"}},
 	}
 	var claims []string
 	for _, c := range cases {

@@ -167,7 +167,7 @@ func TestKilledWhileRestoringInPlace(t *testing.T) {
 		return
 	}
 	for _, c := range []struct{ verb, resource, path string }{
-		{"create", "pods", ""},                         // the new volume is being checked
+		{"create", "jobs", ""},                         // the new volume is being checked
 		{"update", "deployments/scale", ""},            // the app is scaled down
 		{"delete", "persistentvolumeclaims", "s/data"}, // its claim is gone
 	} {
@@ -236,7 +236,7 @@ func TestTwoRestoresInPlace(t *testing.T) {
 	s := newStand(t)
 	s.prepare(t)
 	var later func() kit.Result
-	first := s.strike(t, after("create", "pods", ""), func(*os.Process) {
+	first := s.strike(t, after("create", "jobs", ""), func(*os.Process) {
 		refused := kit.Backsnap(t, s.restore()...)
 		if refused.Code != 6 || !strings.Contains(refused.Stderr, "[BS035]") {
 			t.Errorf("a second one meanwhile: exit %d, want 6 and BS035", refused.Code)
