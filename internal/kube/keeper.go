@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -55,10 +56,14 @@ func (c *Cluster) silentNode(namespace string, selected metav1.ListOptions, conc
 				since[pod.UID] = now
 			}
 			late := overdue(pod, now, since[pod.UID])
-			if late >= silentFor {
+			limit := silentFor
+			if lost(pod) {
+				limit = heldFor
+			}
+			if late >= limit {
 				return &catalog.Held{Pod: pod.Name, Node: pod.Spec.NodeName}, 0
 			}
-			wait = max(wait, silentFor-late)
+			wait = max(wait, limit-late)
 		}
 		return nil, wait
 	}
@@ -76,6 +81,19 @@ func overdue(pod *corev1.Pod, now, since time.Time) time.Duration {
 		grace = time.Duration(*seconds) * time.Second
 	}
 	return max(now.Sub(pod.DeletionTimestamp.Time), now.Sub(since)-grace)
+}
+
+// lost reports whether the cluster takes the pod's node for lost: the node
+// controller then says that the pod is not ready, while its containers are as
+// ready as the kubelet, which alone speaks for them, has last called them. It is
+// read off the pod since not everybody may read nodes.
+func lost(pod *corev1.Pod) bool {
+	unready := func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionFalse
+	}
+	stopped := func(s corev1.ContainerStatus) bool { return !s.Ready }
+	return slices.ContainsFunc(pod.Status.Conditions, unready) &&
+		len(pod.Status.ContainerStatuses) > 0 && !slices.ContainsFunc(pod.Status.ContainerStatuses, stopped)
 }
 
 // anyPod concerns every pod.

@@ -39,6 +39,19 @@ func TestRemoveIsKeptByASilentNode(t *testing.T) {
 		{"deleted now: it has its grace, and some minutes", func() *corev1.Pod { return ending(0) }, time.Minute + silentFor},
 		{"deleted long ago", func() *corev1.Pod { return ending(time.Hour) }, heldFor},
 		{"by our clock it is deleted tomorrow", func() *corev1.Pod { return ending(-24 * time.Hour) }, time.Minute + heldFor + silentFor},
+		{"deleted now, on a node that the cluster takes for lost", func() *corev1.Pod {
+			pod := ending(0)
+			pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse}}
+			for i := range pod.Status.ContainerStatuses {
+				pod.Status.ContainerStatuses[i].Ready = true
+			}
+			return pod
+		}, time.Minute + heldFor},
+		{"deleted now, not ready since it is ending", func() *corev1.Pod {
+			pod := ending(0)
+			pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse}}
+			return pod
+		}, time.Minute + silentFor},
 		{"not deleted", func() *corev1.Pod {
 			pod := ending(0)
 			pod.DeletionTimestamp = nil
