@@ -209,6 +209,18 @@ type Right struct {
 	Namespace             string // "" for cluster-scoped resources
 }
 
+// Rights are all that a run needs, each once.
+type Rights []Right
+
+// Add adds those of verbs on one resource that are not there yet.
+func (r *Rights) Add(group, resource, namespace string, verbs ...string) {
+	for _, verb := range verbs {
+		if right := (Right{Verb: verb, Group: group, Resource: resource, Namespace: namespace}); !slices.Contains(*r, right) {
+			*r = append(*r, right)
+		}
+	}
+}
+
 // String is `create volumesnapshots.snapshot.storage.k8s.io in shop`.
 func (r Right) String() string {
 	s := r.Verb + " " + r.Resource

@@ -203,13 +203,11 @@ func (c *copying) repositoryNote(shot catalog.Snapshot) (string, bool) {
 // checkRights asks for all rights before anything is touched: those given,
 // those of the copies, and those of the Leases of namespaces.
 func (c *copying) checkRights(ctx context.Context, rights []catalog.Right, namespaces []string) error {
-	rights = append(rights, c.copies.Rights()...)
+	all := catalog.Rights(append(rights, c.copies.Rights()...))
 	for _, namespace := range namespaces {
-		for _, verb := range []string{"create", "get", "update", "delete"} {
-			rights = append(rights, catalog.Right{Verb: verb, Group: "coordination.k8s.io", Resource: "leases", Namespace: namespace})
-		}
+		all.Add("coordination.k8s.io", "leases", namespace, "create", "get", "update", "delete")
 	}
-	missing, err := c.cluster.Missing(ctx, rights)
+	missing, err := c.cluster.Missing(ctx, all)
 	if err != nil || len(missing) == 0 {
 		return err
 	}

@@ -259,25 +259,17 @@ func (s *store) Prune(ctx context.Context) (string, error) {
 
 // rights are what pruning copies needs to be allowed to do.
 func (c *copyPruning) rights() []catalog.Right {
-	var rights []catalog.Right
-	add := func(group, resource, namespace string, verbs ...string) {
-		for _, verb := range verbs {
-			right := catalog.Right{Verb: verb, Group: group, Resource: resource, Namespace: namespace}
-			if !slices.Contains(rights, right) {
-				rights = append(rights, right)
-			}
-		}
-	}
+	var rights catalog.Rights
 	for i, p := range c.plans {
 		if c.errs[i] != nil || p.Idle() {
 			continue
 		}
 		place := p.Copies.Repository.Namespace
-		add("", "configmaps", place, "get", "create", "patch")
+		rights.Add("", "configmaps", place, "get", "create", "patch")
 		if len(p.Doing(retention.Sweep)) > 0 {
-			add("batch", "jobs", place, "create", "list", "watch", "delete")
-			add("", "pods", place, "list", "watch")
-			add("coordination.k8s.io", "leases", place, "create", "get", "update", "delete")
+			rights.Add("batch", "jobs", place, "create", "list", "watch", "delete")
+			rights.Add("", "pods", place, "list", "watch")
+			rights.Add("coordination.k8s.io", "leases", place, "create", "get", "update", "delete")
 		}
 	}
 	return rights

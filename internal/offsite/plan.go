@@ -265,26 +265,18 @@ func (p Plan) Rights() []catalog.Right {
 		return nil
 	}
 	const snapshots = "snapshot.storage.k8s.io"
-	var rights []catalog.Right
-	add := func(group, resource, namespace string, verbs ...string) {
-		for _, verb := range verbs {
-			right := catalog.Right{Verb: verb, Group: group, Resource: resource, Namespace: namespace}
-			if !slices.Contains(rights, right) {
-				rights = append(rights, right)
-			}
-		}
-	}
+	var rights catalog.Rights
 	for _, c := range p.Copies {
 		ns := c.Repository.Namespace
 		if !c.Beside() {
 			// Who may make a content may read and delete it: one question is enough.
-			add(snapshots, "volumesnapshotcontents", "", "create")
-			add(snapshots, "volumesnapshots", ns, "create", "list", "watch", "delete")
+			rights.Add(snapshots, "volumesnapshotcontents", "", "create")
+			rights.Add(snapshots, "volumesnapshots", ns, "create", "list", "watch", "delete")
 		}
-		add("", "persistentvolumeclaims", ns, "create", "watch", "delete")
-		add("batch", "jobs", ns, "create", "list", "watch", "delete")
-		add("", "pods", ns, "list", "watch")
-		add(snapshots, "volumesnapshots", c.Snapshot.Namespace, "patch")
+		rights.Add("", "persistentvolumeclaims", ns, "create", "watch", "delete")
+		rights.Add("batch", "jobs", ns, "create", "list", "watch", "delete")
+		rights.Add("", "pods", ns, "list", "watch")
+		rights.Add(snapshots, "volumesnapshots", c.Snapshot.Namespace, "patch")
 	}
 	return rights
 }

@@ -212,18 +212,18 @@ func exists(name string) error {
 	}
 }
 
-// localRights are what it takes to bring files of v here.
-func (p Plan) localRights(v Volume, add func(group, resource, namespace string, verbs ...string)) {
+// localRights adds what it takes to bring files of v here.
+func (p Plan) localRights(v Volume, rights *catalog.Rights) {
 	in := p.Place(v)
 	if v.Way != Fill {
-		add("snapshot.storage.k8s.io", "volumesnapshots", v.Snapshot.Namespace, "get")
+		rights.Add("snapshot.storage.k8s.io", "volumesnapshots", v.Snapshot.Namespace, "get")
 	}
-	add("", "persistentvolumeclaims", in, "create", "get", "watch", "delete")
-	add("batch", "jobs", in, "create", "watch", "delete")
-	add("", "pods", in, "list", "watch")
-	add("", "pods/exec", in, "create")
+	rights.Add("", "persistentvolumeclaims", in, "create", "get", "watch", "delete")
+	rights.Add("batch", "jobs", in, "create", "watch", "delete")
+	rights.Add("", "pods", in, "list", "watch")
+	rights.Add("", "pods/exec", in, "create")
 	if v.Class.Retains {
-		add("", "persistentvolumes", "", "get", "patch")
+		rights.Add("", "persistentvolumes", "", "get", "patch")
 	}
 }
 

@@ -116,13 +116,9 @@ func (p LoadPlan) Source() Request {
 // CheckLoad asks for all rights that p needs, beside those that fetching the
 // dump takes: a catalog.Failure of CodeForbidden names those that are missing.
 func CheckLoad(ctx context.Context, c Cluster, p LoadPlan) error {
-	var rights []catalog.Right
-	for _, verb := range []string{"get", "create"} {
-		rights = append(rights, catalog.Right{Verb: verb, Resource: "pods/exec", Namespace: p.ToNamespace})
-	}
-	for _, verb := range []string{"create", "get", "update", "delete"} {
-		rights = append(rights, catalog.Right{Verb: verb, Group: "coordination.k8s.io", Resource: "leases", Namespace: p.ToNamespace})
-	}
+	var rights catalog.Rights
+	rights.Add("", "pods/exec", p.ToNamespace, "get", "create")
+	rights.Add("coordination.k8s.io", "leases", p.ToNamespace, "create", "get", "update", "delete")
 	lacking, err := c.Missing(ctx, rights)
 	if err != nil || len(lacking) == 0 {
 		return err

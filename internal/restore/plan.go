@@ -359,42 +359,32 @@ func workName(run catalog.Run, namespace, claim string) string {
 // Rights are what Run needs to be allowed to do.
 func (p Plan) Rights() []catalog.Right {
 	const snapshots, storage = "snapshot.storage.k8s.io", "persistentvolumes"
-	var rights []catalog.Right
-	add := func(group, resource, namespace string, verbs ...string) {
-		for _, verb := range verbs {
-			right := catalog.Right{Verb: verb, Group: group, Resource: resource, Namespace: namespace}
-			if !slices.Contains(rights, right) {
-				rights = append(rights, right)
-			}
-		}
-	}
+	var rights catalog.Rights
 	for _, v := range p.Volumes {
 		if p.Local != nil {
-			p.localRights(v, add)
+			p.localRights(v, &rights)
 			continue
 		}
 		to := v.Claim.Namespace
-		add("", "persistentvolumeclaims", to, "create", "get", "watch", "delete")
+		rights.Add("", "persistentvolumeclaims", to, "create", "get", "watch", "delete")
 		switch v.Way {
 		case Static:
-			add(snapshots, "volumesnapshotcontents", "", "get", "create", "delete")
-			add(snapshots, "volumesnapshots", to, "create", "list", "watch", "delete")
+			rights.Add(snapshots, "volumesnapshotcontents", "", "get", "create", "delete")
+			rights.Add(snapshots, "volumesnapshots", to, "create", "list", "watch", "delete")
 		case Fill:
-			add("", "persistentvolumeclaims", p.BackupNamespace, "create", "get", "watch", "delete")
-			add("batch", "jobs", p.BackupNamespace, "create", "watch", "delete")
-			add("", "pods", p.BackupNamespace, "list", "watch")
-			add("", storage, "", "get", "patch")
+			rights.Add("", "persistentvolumeclaims", p.BackupNamespace, "create", "get", "watch", "delete")
+			rights.Add("batch", "jobs", p.BackupNamespace, "create", "watch", "delete")
+			rights.Add("", "pods", p.BackupNamespace, "list", "watch")
+			rights.Add("", storage, "", "get", "patch")
 		}
 		if v.Way != Fill {
-			add(snapshots, "volumesnapshots", v.Snapshot.Namespace, "get")
+			rights.Add(snapshots, "volumesnapshots", v.Snapshot.Namespace, "get")
 		}
 	}
 	if p.Makes {
-		add("", "namespaces", "", "create")
+		rights.Add("", "namespaces", "", "create")
 	}
-	for _, verb := range []string{"create", "get", "update", "delete"} {
-		add("coordination.k8s.io", "leases", p.ToNamespace, verb)
-	}
+	rights.Add("coordination.k8s.io", "leases", p.ToNamespace, "create", "get", "update", "delete")
 	return rights
 }
 

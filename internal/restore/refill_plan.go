@@ -212,22 +212,17 @@ func (p *refillPlanner) secure(plan *RefillPlan) error {
 // namespace.
 func (p RefillPlan) Rights() []catalog.Right {
 	namespace := p.Target.Namespace
-	var rights []catalog.Right
-	add := func(group, resource string, verbs ...string) {
-		for _, verb := range verbs {
-			rights = append(rights, catalog.Right{Verb: verb, Group: group, Resource: resource, Namespace: namespace})
-		}
-	}
-	add("", "persistentvolumeclaims", "get", "list", "patch")
-	add("", "pods", "list", "watch")
-	add("batch", "jobs", "create", "watch", "delete")
-	add("snapshot.storage.k8s.io", "volumesnapshots", "create", "list", "watch", "delete")
+	var rights catalog.Rights
+	rights.Add("", "persistentvolumeclaims", namespace, "get", "list", "patch")
+	rights.Add("", "pods", namespace, "list", "watch")
+	rights.Add("batch", "jobs", namespace, "create", "watch", "delete")
+	rights.Add("snapshot.storage.k8s.io", "volumesnapshots", namespace, "create", "list", "watch", "delete")
 	for _, a := range p.Apps {
-		add("apps", a.Kind+"s", "get", "patch", "watch")
-		add("apps", a.Kind+"s/scale", "get", "update")
+		rights.Add("apps", a.Kind+"s", namespace, "get", "patch", "watch")
+		rights.Add("apps", a.Kind+"s/scale", namespace, "get", "update")
 	}
-	add("coordination.k8s.io", "leases", "create", "get", "update", "delete")
-	return unique(rights)
+	rights.Add("coordination.k8s.io", "leases", namespace, "create", "get", "update", "delete")
+	return rights
 }
 
 // CheckRefill asks for all rights that p needs, as Check does.

@@ -353,46 +353,26 @@ func halfDone(v catalog.SwapVolume, namespace string) error {
 // Rights are what RunSwap needs to be allowed to do.
 func (p SwapPlan) Rights() []catalog.Right {
 	namespace := p.Target.Namespace
-	rights := append(p.Plan.Rights(), turnRights(namespace, p.Apps)...)
+	rights := catalog.Rights(p.Plan.Rights())
+	turnRights(namespace, p.Apps, &rights)
 	if slices.ContainsFunc(p.Volumes, func(v Volume) bool { return v.Way != Fill }) {
-		for _, verb := range []string{"create", "list", "watch", "delete"} {
-			rights = append(rights, catalog.Right{Verb: verb, Group: "batch", Resource: "jobs", Namespace: namespace})
-		}
+		rights.Add("batch", "jobs", namespace, "create", "list", "watch", "delete")
 	}
 	if len(p.Safety) > 0 {
-		for _, verb := range []string{"create", "list", "watch", "delete"} {
-			rights = append(rights, catalog.Right{Verb: verb, Group: "snapshot.storage.k8s.io", Resource: "volumesnapshots", Namespace: namespace})
-		}
+		rights.Add("snapshot.storage.k8s.io", "volumesnapshots", namespace, "create", "list", "watch", "delete")
 	}
-	return unique(rights)
+	return rights
 }
 
-// turnRights are what exchanging volumes needs.
-func turnRights(namespace string, apps []catalog.App) []catalog.Right {
-	var rights []catalog.Right
-	add := func(group, resource, namespace string, verbs ...string) {
-		for _, verb := range verbs {
-			rights = append(rights, catalog.Right{Verb: verb, Group: group, Resource: resource, Namespace: namespace})
-		}
-	}
-	add("", "persistentvolumeclaims", namespace, "get", "create", "delete", "watch")
-	add("", "persistentvolumes", "", "get", "list", "patch")
-	add("storage.k8s.io", "volumeattachments", "", "list", "watch")
-	add("", "pods", namespace, "list", "watch")
+// turnRights adds what exchanging volumes needs.
+func turnRights(namespace string, apps []catalog.App, rights *catalog.Rights) {
+	rights.Add("", "persistentvolumeclaims", namespace, "get", "create", "delete", "watch")
+	rights.Add("", "persistentvolumes", "", "get", "list", "patch")
+	rights.Add("storage.k8s.io", "volumeattachments", "", "list", "watch")
+	rights.Add("", "pods", namespace, "list", "watch")
 	for _, a := range apps {
-		add("apps", a.Kind+"s", namespace, "get", "patch", "watch")
-		add("apps", a.Kind+"s/scale", namespace, "get", "update")
+		rights.Add("apps", a.Kind+"s", namespace, "get", "patch", "watch")
+		rights.Add("apps", a.Kind+"s/scale", namespace, "get", "update")
 	}
-	add("coordination.k8s.io", "leases", namespace, "create", "get", "update", "delete")
-	return unique(rights)
-}
-
-func unique(rights []catalog.Right) []catalog.Right {
-	var once []catalog.Right
-	for _, right := range rights {
-		if !slices.Contains(once, right) {
-			once = append(once, right)
-		}
-	}
-	return once
+	rights.Add("coordination.k8s.io", "leases", namespace, "create", "get", "update", "delete")
 }

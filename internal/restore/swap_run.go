@@ -32,7 +32,10 @@ func CheckTurn(ctx context.Context, c SwapCluster, s Swap) error {
 
 // Rights are what Finish, RollBack and Commit of s need to be allowed to do.
 func (s Swap) Rights() []catalog.Right {
-	return append(turnRights(s.Namespace, s.Apps), catalog.Right{Verb: "watch", Resource: "persistentvolumes"})
+	var rights catalog.Rights
+	turnRights(s.Namespace, s.Apps, &rights)
+	rights.Add("", "persistentvolumes", "", "watch")
+	return rights
 }
 
 func lackNone(ctx context.Context, c SwapCluster, rights []catalog.Right) error {

@@ -212,15 +212,11 @@ func (p Plan) Namespaces() []string {
 // Rights are what Run needs to be allowed to do.
 func (p Plan) Rights() []catalog.Right {
 	const group = "snapshot.storage.k8s.io"
-	var rights []catalog.Right
+	var rights catalog.Rights
 	for _, namespace := range p.Namespaces() {
-		for _, verb := range []string{"create", "get", "list", "watch", "patch", "delete"} {
-			rights = append(rights, catalog.Right{Verb: verb, Group: group, Resource: "volumesnapshots", Namespace: namespace})
-		}
+		rights.Add(group, "volumesnapshots", namespace, "create", "get", "list", "watch", "patch", "delete")
 		if p.execs(namespace) {
-			rights = append(rights,
-				catalog.Right{Verb: "get", Resource: "pods/exec", Namespace: namespace},
-				catalog.Right{Verb: "create", Resource: "pods/exec", Namespace: namespace})
+			rights.Add("", "pods/exec", namespace, "get", "create")
 		}
 	}
 	return rights
