@@ -4,9 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -77,65 +75,4 @@ func (c *Cluster) ChangeMarks(ctx context.Context, r catalog.Repository, run cat
 			return explain(err, doing, marksRight("create", r.Namespace))
 		}
 	}
-}
-
-// DropCopies takes copies in the repository of that name off the record of s.
-// One that was made since, under another id, stays. That s is gone, or is
-// another by now, is no error.
-func (c *Cluster) DropCopies(ctx context.Context, s catalog.Snapshot, repository string, ids []string) error {
-	doing := fmt.Sprintf("take forgotten copies off the record of %s/%s", s.Namespace, s.Name)
-	door := c.snapshots.SnapshotV1().VolumeSnapshots(s.Namespace)
-	for {
-		var there *snapshotv1.VolumeSnapshot
-		err := again(ctx, func(ctx context.Context) (err error) {
-			there, err = door.Get(ctx, s.Name, metav1.GetOptions{})
-			return err
-		})
-		if apierrors.IsNotFound(err) || err == nil && string(there.UID) != s.UID {
-			return nil
-		}
-		if err != nil {
-			return explain(err, doing, snapshotRight("get", s.Namespace))
-		}
-		change, err := dropPatch(there, repository, ids)
-		if err != nil || change == nil {
-			return err
-		}
-		var changed *snapshotv1.VolumeSnapshot
-		err = again(ctx, func(ctx context.Context) (err error) {
-			changed, err = door.Patch(ctx, s.Name, types.MergePatchType, change, metav1.PatchOptions{})
-			return err
-		})
-		switch {
-		case err == nil:
-			c.board(s.Namespace).put(changed)
-			return nil
-		case !apierrors.IsConflict(err):
-			return explain(ignoreGone(err), doing, snapshotRight("patch", s.Namespace))
-		}
-	}
-}
-
-// dropPatch is the JSON merge patch that takes the copies off; nil where none
-// of them is on record.
-func dropPatch(there *snapshotv1.VolumeSnapshot, repository string, ids []string) ([]byte, error) {
-	copies := fromObject(there).Copies
-	left := slices.DeleteFunc(slices.Clone(copies), func(c catalog.Copy) bool {
-		return c.Repository == repository && slices.Contains(ids, c.Snapshot)
-	})
-	if len(left) == len(copies) {
-		return nil, nil
-	}
-	var value any // nil takes the annotation off
-	if len(left) > 0 {
-		text, err := json.Marshal(left)
-		if err != nil {
-			return nil, fmt.Errorf("write copies of %s/%s: %w", there.Namespace, there.Name, err)
-		}
-		value = string(text)
-	}
-	return json.Marshal(map[string]any{"metadata": map[string]any{
-		"uid": there.UID, "resourceVersion": there.ResourceVersion,
-		"annotations": map[string]any{catalog.AnnotationCopies: value},
-	}})
 }

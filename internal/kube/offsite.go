@@ -316,29 +316,54 @@ func (c *Cluster) awaitGone(ctx context.Context, namespace, name string) error {
 // first; if s has changed since, it is read again, as often as it takes.
 func (c *Cluster) AddCopy(ctx context.Context, s catalog.Snapshot, copy catalog.Copy) error {
 	doing := fmt.Sprintf("record copy of snapshot %s/%s", s.Namespace, s.Name)
+	return c.changeCopies(ctx, doing, s, func(copies []catalog.Copy) ([]catalog.Copy, bool) {
+		others := slices.DeleteFunc(slices.Clone(copies), func(old catalog.Copy) bool { return old.Repository == copy.Repository })
+		return append(others, copy), true
+	})
+}
+
+// DropCopies takes copies in the repository of that name off the record of s.
+// One that was made since, under another id, stays. That s is gone, or is
+// another by now, is no error.
+func (c *Cluster) DropCopies(ctx context.Context, s catalog.Snapshot, repository string, ids []string) error {
+	doing := fmt.Sprintf("take forgotten copies off the record of %s/%s", s.Namespace, s.Name)
+	s.ResourceVersion = "" // it was listed long ago
+	err := c.changeCopies(ctx, doing, s, func(copies []catalog.Copy) ([]catalog.Copy, bool) {
+		left := slices.DeleteFunc(slices.Clone(copies), func(old catalog.Copy) bool {
+			return old.Repository == repository && slices.Contains(ids, old.Snapshot)
+		})
+		return left, len(left) < len(copies)
+	})
+	if isGone(err) {
+		return nil
+	}
+	return err
+}
+
+// changeCopies writes what change makes of the copies on record, where it says
+// that this is another. An s without a ResourceVersion is read first. That s is
+// gone, or is another by now, wraps catalog.ErrGone.
+func (c *Cluster) changeCopies(ctx context.Context, doing string, s catalog.Snapshot, change func([]catalog.Copy) ([]catalog.Copy, bool)) error {
 	door := c.snapshots.SnapshotV1().VolumeSnapshots(s.Namespace)
 	for {
 		if s.ResourceVersion == "" {
-			var there *snapshotv1.VolumeSnapshot
-			err := again(ctx, func(ctx context.Context) (err error) {
-				there, err = door.Get(ctx, s.Name, metav1.GetOptions{})
-				return err
-			})
-			if apierrors.IsNotFound(err) || err == nil && string(there.UID) != s.UID {
-				return fmt.Errorf("%s: %w", doing, catalog.ErrGone)
-			}
+			there, err := c.snapshotFor(ctx, doing, s)
 			if err != nil {
-				return explain(err, doing, snapshotRight("get", s.Namespace))
+				return err
 			}
 			s.ResourceVersion, s.Copies = there.ResourceVersion, fromObject(there).Copies
 		}
-		change, err := copiesPatch(s, copy)
+		copies, another := change(s.Copies)
+		if !another {
+			return nil
+		}
+		patch, err := copiesPatch(s, copies)
 		if err != nil {
 			return fmt.Errorf("%s: %w", doing, err)
 		}
 		var changed *snapshotv1.VolumeSnapshot
 		err = again(ctx, func(ctx context.Context) (err error) {
-			changed, err = door.Patch(ctx, s.Name, types.MergePatchType, change, metav1.PatchOptions{})
+			changed, err = door.Patch(ctx, s.Name, types.MergePatchType, patch, metav1.PatchOptions{})
 			return err
 		})
 		switch {
@@ -354,17 +379,21 @@ func (c *Cluster) AddCopy(ctx context.Context, s catalog.Snapshot, copy catalog.
 	}
 }
 
-// copiesPatch is the JSON merge patch that puts copy beside the copies of s.
-// The server refuses it with a conflict if s is another object or has changed.
-func copiesPatch(s catalog.Snapshot, copy catalog.Copy) ([]byte, error) {
-	copies := slices.DeleteFunc(slices.Clone(s.Copies), func(old catalog.Copy) bool { return old.Repository == copy.Repository })
-	text, err := json.Marshal(append(copies, copy))
-	if err != nil {
-		return nil, err
+// copiesPatch is the JSON merge patch that makes these the copies on record;
+// with none of them the annotation goes. The server refuses it with a conflict
+// if s is another object or has changed.
+func copiesPatch(s catalog.Snapshot, copies []catalog.Copy) ([]byte, error) {
+	var record any
+	if len(copies) > 0 {
+		text, err := json.Marshal(copies)
+		if err != nil {
+			return nil, err
+		}
+		record = string(text)
 	}
 	return json.Marshal(map[string]any{"metadata": map[string]any{
 		"uid": s.UID, "resourceVersion": s.ResourceVersion,
-		"annotations": map[string]string{catalog.AnnotationCopies: string(text)},
+		"annotations": map[string]any{catalog.AnnotationCopies: record},
 	}})
 }
 

@@ -172,12 +172,16 @@ func (c *Cluster) relabelled(ctx context.Context, s catalog.Snapshot, labels map
 // snapshot reads s as it is now; that it is gone, or another has its name, is
 // catalog.ErrGone.
 func (c *Cluster) snapshot(ctx context.Context, s catalog.Snapshot) (*snapshotv1.VolumeSnapshot, error) {
+	return c.snapshotFor(ctx, fmt.Sprintf("read snapshot %s/%s", s.Namespace, s.Name), s)
+}
+
+// snapshotFor is that on the way to doing something.
+func (c *Cluster) snapshotFor(ctx context.Context, doing string, s catalog.Snapshot) (*snapshotv1.VolumeSnapshot, error) {
 	var there *snapshotv1.VolumeSnapshot
 	err := again(ctx, func(ctx context.Context) (err error) {
 		there, err = c.snapshots.SnapshotV1().VolumeSnapshots(s.Namespace).Get(ctx, s.Name, metav1.GetOptions{})
 		return err
 	})
-	doing := fmt.Sprintf("read snapshot %s/%s", s.Namespace, s.Name)
 	if err == nil && string(there.UID) != s.UID {
 		return nil, fmt.Errorf("%s: %w", doing, catalog.ErrGone)
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 
-	snapshotv1 "github.com/kubernetes-csi/external-snapshotter/client/v8/apis/volumesnapshot/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -181,17 +180,12 @@ func (c *Cluster) RemoveClaim(ctx context.Context, namespace, name, uid string) 
 
 // Current reads s again.
 func (c *Cluster) Current(ctx context.Context, s catalog.Snapshot) (catalog.Snapshot, error) {
-	doing := fmt.Sprintf("read snapshot %s/%s", s.Namespace, s.Name)
-	var there *snapshotv1.VolumeSnapshot
-	err := again(ctx, func(ctx context.Context) (err error) {
-		there, err = c.snapshots.SnapshotV1().VolumeSnapshots(s.Namespace).Get(ctx, s.Name, metav1.GetOptions{})
-		return err
-	})
-	if apierrors.IsNotFound(err) || err == nil && (string(there.UID) != s.UID || there.DeletionTimestamp != nil) {
-		return s, fmt.Errorf("%s: %w", doing, catalog.ErrGone)
-	}
+	there, err := c.snapshot(ctx, s)
 	if err != nil {
-		return s, explain(err, doing, snapshotRight("get", s.Namespace))
+		return s, err
+	}
+	if there.DeletionTimestamp != nil {
+		return s, fmt.Errorf("read snapshot %s/%s: %w", s.Namespace, s.Name, catalog.ErrGone)
 	}
 	return c.Complete(ctx, fromObject(there))
 }
