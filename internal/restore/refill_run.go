@@ -200,11 +200,8 @@ func (r *refilling) secure(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, r.plan.Timeout, errTimeout)
 	defer cancel()
-	if err := takeSafety(ctx, r.cluster, r.plan.Target.Namespace, r.plan.Safety); err != nil {
+	if err := takeSafety(ctx, r.cluster, r.plan.Target.Namespace, r.plan.Safety, r.tell); err != nil {
 		return err
-	}
-	for _, s := range r.plan.Safety {
-		r.tell(catalog.PhaseSafety, catalog.OK, s.Claim, "snapshot "+s.Name+", kept through "+s.DeleteAfter)
 	}
 	if r.plan.Begun == nil {
 		return nil
@@ -441,7 +438,5 @@ func (r *refilling) putBack(ctx context.Context) error {
 }
 
 func (r *refilling) tell(phase catalog.Phase, state catalog.State, claim, message string) {
-	r.watcher.Event(catalog.Event{
-		Time: r.now(), Run: r.plan.Run, Phase: phase, State: state, Namespace: r.plan.Target.Namespace, Claim: claim, Message: message,
-	})
+	r.watcher.Event(claimEvent(r.now(), r.plan.Run, r.plan.Target.Namespace, phase, state, claim, message))
 }

@@ -307,27 +307,21 @@ func TestRefillKilledAfterEachWrite(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for n := 1; ; n++ {
+			killedAfterEachWrite(t, func(n int) (*refillWorld, error) {
 				w := newRefillWorld(t)
 				w.killAt = n
 				_, err := w.refill(t.Context(), run)
-				if len(w.writes) < n {
-					must(t, "whole run", err)
-					t.Logf("%d writes", n-1)
-					return
-				}
-				when := fmt.Sprintf("killed after write %d, %s", n, w.writes[n-1])
+				return w, err
+			}, func(when string, w *refillWorld) bool {
 				w.revive()
-				if !t.Run(when, func(t *testing.T) {
+				return t.Run(when, func(t *testing.T) {
 					w.t = t
 					next(t, w)
 					if notes := w.notes(); len(notes) > 0 {
 						t.Errorf("left: %s", notes)
 					}
-				}) {
-					return
-				}
-			}
+				})
+			})
 		})
 	}
 }
@@ -336,22 +330,17 @@ func TestRefillKilledAfterEachWrite(t *testing.T) {
 // command that the error of the next one prints ends it.
 func TestUndoKilledAfterEachWrite(t *testing.T) {
 	const third = catalog.Run("20261122-111500-z9m4")
-	for n := 1; ; n++ {
+	killedAfterEachWrite(t, func(n int) (*refillWorld, error) {
 		w := newRefillWorld(t)
 		w.end.Exit, w.end.Text = 1, "backsnap step=restore exit=1\nFatal: There were 1 errors\n"
 		_, err := w.refill(t.Context(), run)
 		is(t, catalog.CodeOf(err), catalog.CodePartial)
 		w.revive()
 		w.killAt = n
-		err = w.back(t.Context(), run, otherRun)
-		if len(w.writes) < n {
-			must(t, "whole way back", err)
-			t.Logf("%d writes", n-1)
-			return
-		}
-		when := fmt.Sprintf("killed after write %d, %s", n, w.writes[n-1])
+		return w, w.back(t.Context(), run, otherRun)
+	}, func(when string, w *refillWorld) bool {
 		w.revive()
-		if err = w.back(t.Context(), run, third); catalog.CodeOf(err) == catalog.CodeNotNow {
+		if err := w.back(t.Context(), run, third); catalog.CodeOf(err) == catalog.CodeNotNow {
 			swap, err := restore.FindSwap(t.Context(), w, "shop", otherRun)
 			must(t, when, err)
 			_, err = restore.Finish(t.Context(), w, now, swap, terms, &watcher{})
@@ -364,7 +353,8 @@ func TestUndoKilledAfterEachWrite(t *testing.T) {
 		if notes := w.notes(); len(notes) > 0 {
 			t.Errorf("%s: left %s", when, notes)
 		}
-	}
+		return true
+	})
 }
 
 // TestRefillThatFails: a mover that fails leaves the app at 0 and the claim

@@ -241,17 +241,11 @@ func (r *replacing) safety(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, r.plan.Timeout, errTimeout)
 	defer cancel()
-	if err := takeSafety(ctx, r.cluster, r.plan.Target.Namespace, r.plan.Safety); err != nil {
-		return err
-	}
-	for _, s := range r.plan.Safety {
-		r.tell(catalog.PhaseSafety, catalog.OK, s.Claim, "snapshot "+s.Name+", kept through "+s.DeleteAfter)
-	}
-	return nil
+	return takeSafety(ctx, r.cluster, r.plan.Target.Namespace, r.plan.Safety, r.tell)
 }
 
-// takeSafety takes the snapshots and waits until they are ready.
-func takeSafety(ctx context.Context, c SwapCluster, namespace string, snapshots []catalog.Snapshot) error {
+// takeSafety takes the snapshots, waits until they are ready, and tells of each.
+func takeSafety(ctx context.Context, c SwapCluster, namespace string, snapshots []catalog.Snapshot, tell func(phase catalog.Phase, state catalog.State, claim, message string)) error {
 	var names []string
 	for _, s := range snapshots {
 		if _, err := c.Create(ctx, s); err != nil {
@@ -278,11 +272,18 @@ func takeSafety(ctx context.Context, c SwapCluster, namespace string, snapshots 
 		}
 		return fmt.Errorf("wait for safety snapshots: %w", err)
 	}
+	for _, s := range snapshots {
+		tell(catalog.PhaseSafety, catalog.OK, s.Claim, "snapshot "+s.Name+", kept through "+s.DeleteAfter)
+	}
 	return nil
 }
 
+// claimEvent is an event of a run that restores where the data is; claim is "" for the
+// app.
+func claimEvent(now time.Time, run catalog.Run, namespace string, phase catalog.Phase, state catalog.State, claim, message string) catalog.Event {
+	return catalog.Event{Time: now, Run: run, Phase: phase, State: state, Namespace: namespace, Claim: claim, Message: message}
+}
+
 func (r *replacing) tell(phase catalog.Phase, state catalog.State, claim, message string) {
-	r.watcher.Event(catalog.Event{
-		Time: r.now(), Run: r.plan.Run, Phase: phase, State: state, Namespace: r.plan.Target.Namespace, Claim: claim, Message: message,
-	})
+	r.watcher.Event(claimEvent(r.now(), r.plan.Run, r.plan.Target.Namespace, phase, state, claim, message))
 }

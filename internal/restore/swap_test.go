@@ -207,22 +207,16 @@ func TestKilledAfterEachWrite(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for n := 1; ; n++ {
+			killedAfterEachWrite(t, func(n int) (*swapWorld, error) {
 				w := newSwapWorld(t)
 				w.killAt = n
 				_, err := w.inPlace(t.Context(), run)
-				if len(w.writes) < n {
-					must(t, "whole run", err)
-					t.Logf("%d writes", n-1)
-					return
-				}
-				when := fmt.Sprintf("killed after write %d, %s", n, w.writes[n-1])
+				return w, err
+			}, func(when string, w *swapWorld) bool {
 				w.lives(when)
 				w.revive()
-				if !t.Run(when, func(t *testing.T) { w.t = t; next(t, w) }) {
-					return
-				}
-			}
+				return t.Run(when, func(t *testing.T) { w.t = t; next(t, w) })
+			})
 		})
 	}
 }
@@ -230,7 +224,19 @@ func TestKilledAfterEachWrite(t *testing.T) {
 // TestRollbackKilledAfterEachWrite: so is a rollback, and a commit, that was
 // killed.
 func TestRollbackKilledAfterEachWrite(t *testing.T) {
-	killedAfterEachWrite(t, func(w *swapWorld) error { return w.rollBack(t.Context(), run) }, func(when string, w *swapWorld) {
+	restored := func(n int) *swapWorld {
+		w := newSwapWorld(t)
+		_, err := w.inPlace(t.Context(), run)
+		must(t, "restore", err)
+		w.revive()
+		w.killAt = n
+		return w
+	}
+	killedAfterEachWrite(t, func(n int) (*swapWorld, error) {
+		w := restored(n)
+		return w, w.rollBack(t.Context(), run)
+	}, func(when string, w *swapWorld) bool {
+		w.revive()
 		w.lives(when)
 		begun, err := restore.Unfinished(t.Context(), w, swapRequest(run).Target)
 		if err != nil || begun != nil && begun.Turn != catalog.Back {
@@ -238,33 +244,37 @@ func TestRollbackKilledAfterEachWrite(t *testing.T) {
 		}
 		must(t, when, w.rollBack(t.Context(), run))
 		w.stands(when, liveNow, keptSet)
+		return true
 	})
-	killedAfterEachWrite(t, func(w *swapWorld) error { return w.commit(t.Context(), run) }, func(when string, w *swapWorld) {
+	killedAfterEachWrite(t, func(n int) (*swapWorld, error) {
+		w := restored(n)
+		return w, w.commit(t.Context(), run)
+	}, func(when string, w *swapWorld) bool {
+		w.revive()
 		if err := w.commit(t.Context(), run); err != nil && catalog.CodeOf(err) != catalog.CodeNotFound {
 			t.Errorf("%s: commit again: %v", when, err)
 		}
 		w.stands(when, setNow, nil)
+		return true
 	})
 }
 
-// killedAfterEachWrite ends the client after each write of what is done once a
-// restore has ended, and calls next with what there is then.
-func killedAfterEachWrite(t *testing.T, do func(*swapWorld) error, next func(when string, w *swapWorld)) {
+// killedAfterEachWrite makes one attempt after another, whose client is killed
+// after its nth write, until one makes fewer. next gets what each leaves, and
+// says whether to go on.
+func killedAfterEachWrite[W interface{ wrote() []string }](t *testing.T, attempt func(n int) (W, error), next func(when string, w W) bool) {
 	t.Helper()
 	for n := 1; ; n++ {
-		w := newSwapWorld(t)
-		_, err := w.inPlace(t.Context(), run)
-		must(t, "restore", err)
-		w.revive()
-		w.killAt = n
-		err = do(w)
-		if len(w.writes) < n {
+		w, err := attempt(n)
+		writes := w.wrote()
+		if len(writes) < n {
 			must(t, "without an end", err)
+			t.Logf("%d writes", n-1)
 			return
 		}
-		when := fmt.Sprintf("killed after write %d, %s", n, w.writes[n-1])
-		w.revive()
-		next(when, w)
+		if !next(fmt.Sprintf("killed after write %d, %s", n, writes[n-1]), w) {
+			return
+		}
 	}
 }
 

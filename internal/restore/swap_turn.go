@@ -385,7 +385,5 @@ func dispose(ctx context.Context, c SwapCluster, claim catalog.Claim) error {
 }
 
 func (t *turning) tell(phase catalog.Phase, state catalog.State, claim, message string) {
-	t.watcher.Event(catalog.Event{
-		Time: t.now(), Run: t.swap.Run, Phase: phase, State: state, Namespace: t.swap.Namespace, Claim: claim, Message: message,
-	})
+	t.watcher.Event(claimEvent(t.now(), t.swap.Run, t.swap.Namespace, phase, state, claim, message))
 }

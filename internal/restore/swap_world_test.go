@@ -414,6 +414,9 @@ func (w *swapWorld) Delete(_ context.Context, s catalog.Snapshot) error {
 	return err
 }
 
+// wrote is what the client has written.
+func (w *swapWorld) wrote() []string { return w.writes }
+
 // revive lets a new client at the world.
 func (w *swapWorld) revive() {
 	w.killAt, w.failAt, w.hearAt, w.writes = 0, 0, 0, nil
