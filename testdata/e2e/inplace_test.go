@@ -272,29 +272,14 @@ func TestRestoreInPlaceEdges(t *testing.T) {
 	namespace := kit.Namespace(t)
 	kit.Claim(t, namespace, "data", "btrfs-local")
 	kit.Claim(t, namespace, "alone", "")
+	kit.App(t, namespace)
 	kit.Apply(t, fmt.Sprintf(`
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: app, namespace: %[1]s}
-spec:
-  strategy: {type: Recreate}
-  selector: {matchLabels: {app: app}}
-  template:
-    metadata: {labels: {app: app}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-        - {name: app, image: "docker.io/library/busybox:1.36", imagePullPolicy: IfNotPresent, command: [sleep, "100000"], volumeMounts: [{name: data, mountPath: /data}]}
-      volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
----
 apiVersion: policy/v1
 kind: PodDisruptionBudget
-metadata: {name: app, namespace: %[1]s}
+metadata: {name: app, namespace: %s}
 spec: {minAvailable: 1, selector: {matchLabels: {app: app}}}
 `, namespace), "apply", "-f", "-")
-	rolled := func() {
-		kit.Kubectl(t, "rollout", "status", "-n", namespace, "deployment/app", "--timeout", kit.Patience.String())
-	}
+	rolled := func() { kit.AppReady(t, namespace) }
 	in := func(script string) string {
 		return kit.Kubectl(t, "exec", "-n", namespace, "deployment/app", "--", "sh", "-c", script)
 	}

@@ -24,22 +24,8 @@ func BenchmarkDowntime(b *testing.B) {
 	data := contents[0]
 	ns := filled(b, data.size, data.fill)
 	kit.Kubectl(b, "delete", "pod", "filler", "-n", ns)
-	kit.Apply(b, fmt.Sprintf(`
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: app, namespace: %s}
-spec:
-  strategy: {type: Recreate}
-  selector: {matchLabels: {app: app}}
-  template:
-    metadata: {labels: {app: app}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-        - {name: app, image: "docker.io/library/busybox:1.36", imagePullPolicy: IfNotPresent, command: [sleep, "100000"], volumeMounts: [{name: data, mountPath: /data}]}
-      volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
-`, ns), "apply", "-f", "-")
-	kit.Kubectl(b, "rollout", "status", "-n", ns, "deployment/app", "--timeout", kit.Patience.String())
+	kit.App(b, ns)
+	kit.AppReady(b, ns)
 	kit.Snapshot(b, 0, "-n", ns, "--repository", "none")
 	cluster, err := kube.Connect(kit.Config(b), "floor")
 	if err != nil {

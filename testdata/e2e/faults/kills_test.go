@@ -3,7 +3,6 @@ package faults_test
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -182,42 +181,12 @@ func TestLeaveNothingBehind(t *testing.T) {
 		}
 		return
 	}
-	snapshotKills.write(t, 0, "The client is ended by SIGKILL after each of its writes",
-		[]string{"killed after write", "what was written", "app writable", "next run's exit", "leftovers"}, cells(killAfterEach(t)))
-}
-
-// killAfterEach is the whole table: some shops take the writes in turn, until
-// one finds that a run makes no more.
-func killAfterEach(t *testing.T) []kill {
-	t.Helper()
-	const shops, tooMany = 3, 100
-	var next atomic.Int32
-	var mu sync.Mutex
-	found := map[int]kill{}
-	t.Run("each", func(t *testing.T) {
-		for i := range shops {
-			t.Run(fmt.Sprintf("shop %d", i), func(t *testing.T) {
-				t.Parallel()
-				s := newShop(t)
-				for n := int(next.Add(1)); n < tooMany; n = int(next.Add(1)) {
-					k, ok := killClient(t, s, n)
-					if !ok {
-						t.Logf("a run makes %d writes", n-1)
-						next.Store(tooMany)
-						return
-					}
-					mu.Lock()
-					found[n] = k
-					mu.Unlock()
-				}
-			})
-		}
+	rows := each(t, newShop, func(t *testing.T, s shop, n int) ([]string, bool) {
+		k, ok := killClient(t, s, n)
+		return k.cells()[1:], ok
 	})
-	var kills []kill
-	for _, n := range slices.Sorted(maps.Keys(found)) {
-		kills = append(kills, found[n])
-	}
-	return kills
+	snapshotKills.write(t, 0, "The client is ended by SIGKILL after each of its writes",
+		[]string{"killed after write", "what was written", "app writable", "next run's exit", "leftovers"}, rows)
 }
 
 // TestLeaveNothingBehindOfAMover ends movers, by force, at several moments: the

@@ -14,22 +14,8 @@ func TestBadDaysOfARestoreInPlace(t *testing.T) {
 	t.Parallel()
 	namespace := kit.Namespace(t)
 	kit.Claim(t, namespace, "data", "")
-	kit.Apply(t, fmt.Sprintf(`
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: app, namespace: %s}
-spec:
-  strategy: {type: Recreate}
-  selector: {matchLabels: {app: app}}
-  template:
-    metadata: {labels: {app: app}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-        - {name: app, image: "docker.io/library/busybox:1.36", imagePullPolicy: IfNotPresent, command: [sleep, "100000"], volumeMounts: [{name: data, mountPath: /data}]}
-      volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
-`, namespace), "apply", "-f", "-")
-	kit.Kubectl(t, "rollout", "status", "-n", namespace, "deployment/app", "--timeout", kit.Patience.String())
+	kit.App(t, namespace)
+	kit.AppReady(t, namespace)
 	kit.Snapshot(t, 0, "-n", namespace, "--repository", "none")
 	volume := kit.Kubectl(t, "get", "pvc", "data", "-n", namespace, "-o", "jsonpath={.spec.volumeName}")
 	state := func() string {

@@ -21,21 +21,7 @@ func newStand(t *testing.T) stand {
 	t.Helper()
 	s := stand{kit.Namespace(t)}
 	kit.Claim(t, s.namespace, "data", "")
-	kit.Apply(t, fmt.Sprintf(`
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: app, namespace: %s}
-spec:
-  strategy: {type: Recreate}
-  selector: {matchLabels: {app: app}}
-  template:
-    metadata: {labels: {app: app}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-        - {name: app, image: "docker.io/library/busybox:1.36", imagePullPolicy: IfNotPresent, command: [sleep, "100000"], volumeMounts: [{name: data, mountPath: /data}]}
-      volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
-`, s.namespace), "apply", "-f", "-")
+	kit.App(t, s.namespace)
 	return s
 }
 
@@ -51,7 +37,7 @@ func (s stand) prepare(t *testing.T) {
 
 func (s stand) ready(t *testing.T) {
 	t.Helper()
-	kit.Kubectl(t, "rollout", "status", "-n", s.namespace, "deployment/app", "--timeout", kit.Patience.String())
+	kit.AppReady(t, s.namespace)
 }
 
 func (s stand) exec(t *testing.T, script string) string {

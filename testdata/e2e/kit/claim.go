@@ -56,6 +56,33 @@ spec:
 	Kubectl(t, "wait", "-n", namespace, "pod/"+name, "--for=condition=Ready", "--timeout", Patience.String())
 }
 
+// App makes a Deployment "app" of one pod that mounts the claim "data" at /data
+// and sleeps. It does not wait until that is ready.
+func App(t testing.TB, namespace string) {
+	t.Helper()
+	Apply(t, fmt.Sprintf(`
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: app, namespace: %s}
+spec:
+  strategy: {type: Recreate}
+  selector: {matchLabels: {app: app}}
+  template:
+    metadata: {labels: {app: app}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+        - {name: app, image: "docker.io/library/busybox:1.36", imagePullPolicy: IfNotPresent, command: [sleep, "100000"], volumeMounts: [{name: data, mountPath: /data}]}
+      volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+`, namespace), "apply", "-f", "-")
+}
+
+// AppReady waits until App's Deployment has rolled out.
+func AppReady(t testing.TB, namespace string) {
+	t.Helper()
+	Kubectl(t, "rollout", "status", "-n", namespace, "deployment/app", "--timeout", Patience.String())
+}
+
 // Run is what `snapshot -o json` prints.
 type Run struct {
 	Run      string `json:"run"`
