@@ -224,16 +224,7 @@ func (r *refilling) fill(ctx context.Context) error {
 	defer cancel(nil)
 	watching.Go(func() { cancel(r.cluster.AwaitRaised(watched, r.plan.Apps)) })
 	errs := make([]error, len(r.plan.Volumes))
-	places := make(chan struct{}, max(r.plan.Parallel, 1))
-	var filling sync.WaitGroup
-	for i := range r.plan.Volumes {
-		leave := enter(watched, places)
-		filling.Go(func() {
-			defer leave()
-			errs[i] = r.one(watched, i)
-		})
-	}
-	filling.Wait()
+	each(watched, len(errs), r.plan.Parallel, func(i int) { errs[i] = r.one(watched, i) })
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

@@ -62,17 +62,10 @@ func Check(ctx context.Context, c Cluster, p Plan) error {
 // ends, what was begun is removed. now is the caller's clock.
 func Run(ctx context.Context, c Cluster, follow Follow, now func() time.Time, p Plan, w catalog.Watcher) ([]Outcome, error) {
 	outcomes := make([]Outcome, len(p.Volumes))
-	places := make(chan struct{}, max(p.Parallel, 1))
-	var running sync.WaitGroup
-	for i, v := range p.Volumes {
-		m := &making{cluster: c, follow: follow, now: now, plan: p, volume: v, watcher: w}
-		leave := enter(ctx, places)
-		running.Go(func() {
-			defer leave()
-			outcomes[i] = m.take(ctx)
-		})
-	}
-	running.Wait()
+	each(ctx, len(p.Volumes), p.Parallel, func(i int) {
+		m := &making{cluster: c, follow: follow, now: now, plan: p, volume: p.Volumes[i], watcher: w}
+		outcomes[i] = m.take(ctx)
+	})
 	var errs []error
 	for _, o := range outcomes {
 		errs = append(errs, o.Err)
@@ -80,14 +73,24 @@ func Run(ctx context.Context, c Cluster, follow Follow, now func() time.Time, p 
 	return outcomes, errors.Join(errs...)
 }
 
-// enter waits for a place, until ctx is done, and returns how to leave it.
-func enter(ctx context.Context, places chan struct{}) (leave func()) {
-	select {
-	case places <- struct{}{}:
-		return func() { <-places }
-	case <-ctx.Done():
-		return func() {}
+// each calls do for each i below n, a bounded number at once, and waits for all.
+// Once ctx is done nobody waits for a place: do sees that it is.
+func each(ctx context.Context, n, atOnce int, do func(i int)) {
+	places := make(chan struct{}, max(atOnce, 1))
+	var working sync.WaitGroup
+	for i := range n {
+		leave := func() { <-places }
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			leave = func() {}
+		}
+		working.Go(func() {
+			defer leave()
+			do(i)
+		})
 	}
+	working.Wait()
 }
 
 // making is one claim on its way.
