@@ -92,15 +92,7 @@ type copyPruning struct {
 // rows are the restore points in scope: where all namespaces are meant, theirs
 // are those that have repositories of their own.
 func (c *copyPruning) plan(ctx context.Context, rows []prune.Row) error {
-	namespaces := slices.Clone(c.request.Scope.Namespaces)
-	if c.request.Scope.All {
-		for _, row := range rows {
-			namespaces = append(namespaces, row.Point.Namespace)
-		}
-		slices.Sort(namespaces)
-		namespaces = slices.Compact(namespaces)
-	}
-	requests, err := c.requests(ctx, namespaces)
+	requests, err := c.requests(ctx, rowNamespaces(c.request.Scope, rows))
 	if err != nil {
 		return err
 	}

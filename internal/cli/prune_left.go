@@ -7,6 +7,7 @@ import (
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 	"github.com/backsnap/kubectl-backsnap/internal/offsite"
+	"github.com/backsnap/kubectl-backsnap/internal/prune"
 	"github.com/backsnap/kubectl-backsnap/internal/restic"
 	"github.com/backsnap/kubectl-backsnap/internal/restore"
 )
@@ -95,11 +96,16 @@ func (p *pruning) places() []string {
 	if !p.options.copies.inNamespace {
 		return []string{p.options.backupNamespace}
 	}
-	if !p.request.Scope.All {
-		return p.request.Scope.Namespaces
+	return rowNamespaces(p.request.Scope, p.plan.Rows)
+}
+
+// rowNamespaces are the namespaces in scope; where all are meant, those that have rows.
+func rowNamespaces(scope catalog.Scope, rows []prune.Row) []string {
+	if !scope.All {
+		return scope.Namespaces
 	}
 	var names []string
-	for _, row := range p.plan.Rows {
+	for _, row := range rows {
 		names = append(names, row.Point.Namespace)
 	}
 	slices.Sort(names)
