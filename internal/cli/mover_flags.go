@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -120,9 +121,10 @@ func (o *moverFlags) check(backupNamespace string) error {
 	if err := cmp.Or(o.podFlags.check(), o.lockWait.check()); err != nil {
 		return err
 	}
+	if err := onePlace(o.inNamespace, backupNamespace); err != nil {
+		return err
+	}
 	switch {
-	case o.inNamespace && backupNamespace != offsite.DefaultBackupNamespace:
-		return fmt.Errorf("--in-namespace together with --backup-namespace: want one or the other")
 	case o.deadline < time.Second:
 		return fmt.Errorf("mover-deadline %s: want at least 1s", o.deadline)
 	case o.ttl < time.Minute:
@@ -141,6 +143,14 @@ func (o *moverFlags) check(backupNamespace string) error {
 		}
 	}
 	o.pod.Keep, o.pod.CacheClaim, o.pod.CacheSize = o.ttl, o.cacheClaim, o.cacheSize
+	return nil
+}
+
+// onePlace refuses two places for the movers.
+func onePlace(inNamespace bool, backupNamespace string) error {
+	if inNamespace && backupNamespace != offsite.DefaultBackupNamespace {
+		return errors.New("--in-namespace together with --backup-namespace: want one or the other")
+	}
 	return nil
 }
 

@@ -12,7 +12,6 @@ import (
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
-	"github.com/backsnap/kubectl-backsnap/internal/offsite"
 	"github.com/backsnap/kubectl-backsnap/internal/restore"
 )
 
@@ -26,11 +25,8 @@ func (o *refillFlags) add(f *pflag.FlagSet) {
 
 // beside puts the movers where the claims are, if that was asked for.
 func (o *restoreOptions) beside(namespace string) error {
-	if !o.inNamespace {
-		return nil
-	}
-	if o.backupNamespace != offsite.DefaultBackupNamespace {
-		return errors.New("--in-namespace together with --backup-namespace: want one or the other")
+	if err := onePlace(o.inNamespace, o.backupNamespace); err != nil || !o.inNamespace {
+		return err
 	}
 	o.backupNamespace = namespace
 	if o.toNamespace != "" {
@@ -157,11 +153,7 @@ func (r *refilling) printPlan(w io.Writer) {
 		fmt.Fprintf(w, "  %s is overwritten, in volume %s, from %s\n", v.Claim.Name, v.Claim.Volume, fromText(v))
 	}
 	for _, a := range p.Apps {
-		replicas := a.Replicas
-		if pause, noted := a.Pause(); noted {
-			replicas = pause.Replicas
-		}
-		fmt.Fprintf(w, "  %s is scaled %d -> 0 -> %d\n", a, a.Replicas, replicas)
+		fmt.Fprintf(w, "  %s is scaled %d -> 0 -> %d\n", a, a.Replicas, afterwards(a))
 	}
 	for _, s := range p.Safety {
 		if p.Begun == nil || !p.Begun.Touched() {

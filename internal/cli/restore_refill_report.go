@@ -17,13 +17,18 @@ func (r *refilling) newRefillDoc() swapDoc {
 	doc := r.newSwapDoc()
 	doc.IntoClaim, doc.Notes = true, r.plan.Notes
 	for _, a := range r.plan.Apps {
-		app := swapApp{a.Kind, a.Name, a.Replicas}
-		if pause, noted := a.Pause(); noted {
-			app.Replicas = pause.Replicas
-		}
-		doc.Workloads = append(doc.Workloads, app)
+		doc.Workloads = append(doc.Workloads, swapApp{a.Kind, a.Name, afterwards(a)})
 	}
 	return doc
+}
+
+// afterwards is how many replicas a has in the end: as many as it has, or had
+// when a run paused it.
+func afterwards(a catalog.App) int {
+	if pause, noted := a.Pause(); noted {
+		return pause.Replicas
+	}
+	return a.Replicas
 }
 
 // item is what the plan says of a claim.
