@@ -84,6 +84,8 @@ func (c *cluster) Inventory(_ context.Context, scope catalog.Scope) (catalog.Inv
 	if c.w.NoAPI {
 		return catalog.Inventory{}, &catalog.Failure{Code: catalog.CodeNoAPI, Message: "the server has no VolumeSnapshot API", State: "nothing changed", Next: "install it"}
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	v := catalog.Inventory{Namespaces: c.w.Namespaces}
 	if scope.Lost {
 		v.Lost = slices.DeleteFunc(slices.Clone(scope.Namespaces), func(name string) bool { return !slices.Contains(c.w.Gone, name) })
