@@ -24,11 +24,11 @@ var ofShop = regexp.MustCompile(`(-n |namespace/|namespace |ns=|prod-us/)shop\b`
 // headings are those of chapters and of the sections in them.
 var headings = regexp.MustCompile(`(?m)^###? (.*)\n`)
 
-// readRunbooks are the sections that have commands, by title, for a namespace
-// of that name.
-func readRunbooks(t *testing.T, namespace string) map[string]runbook {
+// readRunbooks are the sections of docs/FILE that have commands, by title, for
+// a namespace of that name.
+func readRunbooks(t *testing.T, file, namespace string) map[string]runbook {
 	t.Helper()
-	data, err := os.ReadFile("../../docs/runbooks.md")
+	data, err := os.ReadFile(filepath.Join("../../docs", file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,11 +121,17 @@ func (s *shop) follow(t *testing.T, book runbook) {
 		if strings.Contains(command, "--in-namespace") { // a person has not set it
 			env = nil
 		}
-		r := kit.Command(t, env, "", "sh", "-euc", `cd "$1" && eval "$2"`, "sh", s.dir, command)
-		t.Logf("$ %s\n%s%s", command, r.Stdout, r.Stderr)
-		if r.Code != 0 {
-			t.Fatalf("%s: exit %d", command, r.Code)
-		}
+		typed(t, env, s.dir, command)
+	}
+}
+
+// typed runs a command as a person types it, in that folder. It must succeed.
+func typed(t *testing.T, env []string, dir, command string) {
+	t.Helper()
+	r := kit.Command(t, env, "", "sh", "-euc", `cd "$1" && eval "$2"`, "sh", dir, command)
+	t.Logf("$ %s\n%s%s", command, r.Stdout, r.Stderr)
+	if r.Code != 0 {
+		t.Fatalf("%s: exit %d", command, r.Code)
 	}
 }
 
@@ -174,7 +180,7 @@ var losses = map[string][]loss{
 // with the commands of its section it is back, row for row.
 func TestRunbooks(t *testing.T) {
 	t.Parallel()
-	unread := readRunbooks(t, "shop")
+	unread := readRunbooks(t, "runbooks.md", "shop")
 	for what, of := range losses {
 		for _, l := range of {
 			if _, there := unread[l.title]; !there {
@@ -185,7 +191,7 @@ func TestRunbooks(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
 			s := newShop(t)
-			sections := readRunbooks(t, s.namespace)
+			sections := readRunbooks(t, "runbooks.md", s.namespace)
 			for _, l := range of {
 				l.lose(t, s)
 				s.follow(t, sections[l.title])

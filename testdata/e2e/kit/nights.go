@@ -19,19 +19,42 @@ import (
 func Nights(t testing.TB, namespace, claim string, first time.Time, count int) {
 	t.Helper()
 	uid := Kubectl(t, "get", "pvc", claim, "-n", namespace, "-o", "jsonpath={.metadata.uid}")
+	Points(t, Taken(namespace, claim, uid, first, count))
+}
+
+// Points are restore points in one namespace, with labels, marks and records
+// as they are given. They are real: the storage has made a snapshot for each.
+func Points(t testing.TB, snapshots []catalog.Snapshot) {
+	t.Helper()
 	var manifests strings.Builder
-	for _, s := range Taken(namespace, claim, uid, first, count) {
+	for _, s := range snapshots {
 		notes, err := s.Annotations()
 		if err != nil {
 			t.Fatal(err)
 		}
-		metadata, err := json.Marshal(map[string]any{"namespace": namespace, "name": s.Name, "labels": s.Labels(), "annotations": notes})
-		if err != nil {
-			t.Fatal(err)
+		if !s.Marked.IsZero() {
+			notes[catalog.AnnotationMarked] = s.Marked.UTC().Format(time.RFC3339)
 		}
-		fmt.Fprintf(&manifests, "---\n"+`{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshot, metadata: %s, spec: {volumeSnapshotClassName: btrfs, source: {persistentVolumeClaimName: %s}}}`+"\n", metadata, claim)
+		manifests.WriteString(VolumeSnapshot(t, s.Namespace, s.Name, s.Claim, s.Labels(), notes))
 	}
-	Apply(t, manifests.String(), "apply", "--server-side", "-f", "-")
+	MakeReady(t, snapshots[0].Namespace, manifests.String(), len(snapshots))
+}
+
+// VolumeSnapshot is the manifest of one of that claim.
+func VolumeSnapshot(t testing.TB, namespace, name, claim string, labels, annotations map[string]string) string {
+	t.Helper()
+	metadata, err := json.Marshal(map[string]any{"namespace": namespace, "name": name, "labels": labels, "annotations": annotations})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("---\n"+`{apiVersion: snapshot.storage.k8s.io/v1, kind: VolumeSnapshot, metadata: %s, spec: {volumeSnapshotClassName: btrfs, source: {persistentVolumeClaimName: %s}}}`+"\n", metadata, claim)
+}
+
+// MakeReady applies manifests of VolumeSnapshots, and waits until so many of
+// the namespace are ready.
+func MakeReady(t testing.TB, namespace, manifests string, count int) {
+	t.Helper()
+	Apply(t, manifests, "apply", "--server-side", "-f", "-")
 	Until(t, "snapshots to be ready", func() string {
 		ready := strings.Count(Kubectl(t, "get", "volumesnapshot", "-n", namespace, "-o", "jsonpath={.items[*].status.readyToUse}"), "true")
 		if ready != count {
