@@ -29,8 +29,12 @@ var ErrChanged = errors.New("it has changed since it was listed")
 func MarkUntil(t time.Time) string { return t.UTC().Format(deleteMoment) }
 
 // MarkedByPrune reports whether prune has set the date on s: a day is always a
-// person's, or that of --retain.
+// person's, or that of --retain. backup-ns's pruner signs nothing, and sets
+// days on calendar ones alone.
 func (s Snapshot) MarkedByPrune() bool {
+	if s.BackupNS && s.Retain == "calendar" && s.DeleteAfter != "" {
+		return true
+	}
 	return IsMoment(s.DeleteAfter) && !s.Marked.IsZero()
 }
 

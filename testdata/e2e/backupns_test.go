@@ -63,6 +63,16 @@ func TestPruneOfWhatBackupNSMade(t *testing.T) {
 		manifests.WriteString(backupNS(t, namespace, strings.Split(name, "-")[0], name, labels...))
 	}
 	kit.MakeReady(t, namespace, manifests.String(), len(made))
+	// The storage's clock says when they were cut. The newest of each claim
+	// stays, whatever its labels say: that is to be one that stays anyway.
+	later := backupNS(t, namespace, "data", "data-newest", "daily="+day(0))
+	kit.Until(t, "a second to pass", func() string {
+		if time.Since(now) < 2*time.Second {
+			return "not yet"
+		}
+		return ""
+	})
+	kit.MakeReady(t, namespace, later, len(made)+1)
 	contents := map[string]string{}
 	for name := range made { // its snapshot class has to retain
 		contents[name] = contentOf(t, namespace, name)
