@@ -20,7 +20,7 @@ func fromEnvironment(flags *pflag.FlagSet, getenv func(string) string) error {
 	flags.VisitAll(func(f *pflag.Flag) {
 		name := variable(f.Name)
 		value := getenv(name)
-		if f.Changed || value == "" || failed != nil {
+		if f.Changed || value == "" || failed != nil || ruledOut(flags, f.Name) {
 			return
 		}
 		if err := flags.Set(f.Name, value); err != nil {
@@ -29,6 +29,15 @@ func fromEnvironment(flags *pflag.FlagSet, getenv func(string) string) error {
 		f.Annotations = map[string][]string{fromVariable: {name}}
 	})
 	return failed
+}
+
+// opposites are flags that do not go together: one that is typed goes before
+// what the environment says of the other.
+var opposites = map[string]string{"backup-namespace": "in-namespace", "in-namespace": "backup-namespace"}
+
+func ruledOut(flags *pflag.FlagSet, name string) bool {
+	other := flags.Lookup(opposites[name])
+	return other != nil && other.Changed && len(other.Annotations[fromVariable]) == 0 && other.Value.String() != "false"
 }
 
 // fromVariable is the annotation of a flag that has its value from the

@@ -117,11 +117,7 @@ func (s *shop) follow(t *testing.T, book runbook) {
 		s.write(t, name, text)
 	}
 	for _, command := range book.commands {
-		env := []string{"BACKSNAP_BACKUP_NAMESPACE=" + s.backups}
-		if strings.Contains(command, "--in-namespace") { // a person has not set it
-			env = nil
-		}
-		typed(t, env, s.dir, command)
+		typed(t, []string{"BACKSNAP_BACKUP_NAMESPACE=" + s.backups}, s.dir, command)
 	}
 }
 
