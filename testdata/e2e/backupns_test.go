@@ -94,7 +94,7 @@ func TestPruneOfWhatBackupNSMade(t *testing.T) {
 		"data-first": "keep: monthly 1/1, weekly 1/2, daily 1/2", "data-second": "keep: daily 2/2", "data-third": "mark: daily 3/2",
 		"data-week": "keep: weekly 2/2", "data-weeks": "mark: weekly 3/2", "data-saved": "unmark: daily 2/2",
 		"data-due": "sweep: delete-after " + day(1) + " has passed", "data-later": "keep: delete-after " + day(-29),
-		"data-marked": "sweep: no period, marked by backup-ns", "logs-first": "keep: monthly 1/1, weekly 1/2, daily 1/2",
+		"data-marked": "sweep: no period, marked by backup-ns", "data-newest": "keep: daily 1/2", "logs-first": "keep: monthly 1/1, weekly 1/2, daily 1/2",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("plan (-want +got):\n%s", diff)
@@ -115,7 +115,7 @@ func TestPruneOfWhatBackupNSMade(t *testing.T) {
 		}
 		return ""
 	})
-	if got, want := standing(t, namespace), []string{"data-first", "data-later", "data-saved", "data-second", "data-week", "logs-first"}; !slices.Equal(got, want) {
+	if got, want := standing(t, namespace), []string{"data-first", "data-later", "data-newest", "data-saved", "data-second", "data-week", "logs-first"}; !slices.Equal(got, want) {
 		t.Errorf("left %v, want %v", got, want)
 	}
 	for _, name := range []string{"data-due", "data-marked", "data-third", "data-weeks"} {
