@@ -137,3 +137,17 @@ func TestSpelled(t *testing.T) {
 		t.Errorf("keys (-want +got):\n%s", diff)
 	}
 }
+
+// A day on what backup-ns keeps by the calendar is its pruner's mark; on what
+// it keeps for a number of days it is what --retain is to us.
+func TestMarkedByPruneOfBackupNS(t *testing.T) {
+	for retain, want := range map[string]bool{"daily_weekly_monthly": true, "days": false} {
+		s := catalog.Snapshot{Cut: at(t, "2026-11-22T00:32", "UTC")}
+		if _, err := s.ReadBackupNS(map[string]string{"backup-ns.sh/retain": retain, "backup-ns.sh/delete-after": "2026-12-22"}, nil, time.UTC); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.MarkedByPrune(); got != want {
+			t.Errorf("%s: %t", retain, got)
+		}
+	}
+}
