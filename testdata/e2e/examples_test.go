@@ -54,6 +54,7 @@ func examplesOfReadme(t *testing.T) []string {
 const (
 	exampleEarlier = "20261121-011500-p9aa"
 	exampleLater   = "20261122-011500-x7k2"
+	exampleRestore = "20261121-091600-b2c1"
 )
 
 // TestExamplesDoWhatTheySay runs each example of the help, and of the README,
@@ -114,7 +115,8 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 	taken := kit.Snapshot(t, 0, append(in, "--repository", "none")...)
 	kit.AddRepository(t, backups, "new", "another password")
 	run(examplesOf(t, "copy"), exampleEarlier, taken.Run, "vs/data-1", "vs/"+taken.Of(t, db.Claim()).Snapshot)
-	run(append(examplesOf(t, "list"), examplesOf(t, "describe")...))
+	run(examplesOf(t, "list"))
+	run(examplesOf(t, "describe"), exampleRestore, swap(t, 0, "Restored", append(in, "statefulset/mysql", "--in-place")...).Run)
 	run(examplesOf(t, "logs"), exampleLater, taken.Run)
 	run(examplesOfReadme(t))
 	slow := kit.Snapshot(t, 0, append(in, "--repository", "main", "--wait=false", "--limit-upload", "1")...)
