@@ -35,6 +35,7 @@ const (
 	CodeStuck        Code = "BS044" // deleted, and the storage does not let go
 	CodeCopiesGone   Code = "BS045" // no copy on record lies in the repository
 	CodeUnforgotten  Code = "BS046" // restic has forgotten copies, and they are there
+	CodeNoOrphan     Code = "BS047" // a content cannot be adopted
 	CodeNoRepository Code = "BS051" // repository does not exist
 	CodeRepoLocked   Code = "BS052" // repository locked
 	CodeRepoPassword Code = "BS053" // wrong repository password

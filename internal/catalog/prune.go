@@ -21,6 +21,18 @@ const AnnotationMarked = "backsnap.sh/marked"
 // Unmarked is the value of LabelPin on what `prune --unmark` has saved.
 const Unmarked = "unmarked"
 
+// AnnotationAdopted, on a content that a snapshot was adopted with, is the name
+// of the content in whose place it stands.
+const AnnotationAdopted = "backsnap.sh/adopted-from"
+
+// Adopted is the value of LabelPin on what was adopted: who has asked for it
+// decides when it may go.
+const Adopted = "adopted"
+
+// AdoptedName is the name of the content that takes the place of c: its
+// snapshot has gone, and a content is never bound to a second one.
+func (c Content) AdoptedName() string { return "adopted-" + c.UID }
+
 // ErrChanged: it is not as it was when it was read.
 var ErrChanged = errors.New("it has changed since it was listed")
 
@@ -63,14 +75,24 @@ type Content struct {
 	// Namespace, Snapshot and SnapshotUID are the VolumeSnapshot that it is
 	// bound to, or is to be: the UID is "" until then.
 	Namespace, Snapshot, SnapshotUID string
-	// Labels are those of ours that it mirrors.
-	Labels      map[string]string
+	// Labels are those of ours that it mirrors. Recorded: the record, too.
+	Labels   map[string]string
+	Recorded bool
+	// Adopted is the content in whose place it was made; "" for none.
+	Adopted     string
 	Class       string
 	RestoreSize int64 // bytes; 0 where the driver gives none
 	Created     time.Time
 	Cut         time.Time // zero until the storage has taken it
 	Terminating bool
 	Err         string // the last error, which may pass
+}
+
+// Standing is a VolumeSnapshot that there is, whoever has made it.
+type Standing struct {
+	UID string
+	// From is the content that it was made to be bound to; "" for one of a claim.
+	From string
 }
 
 // Of reports whether c is the content of s: each names the other.
@@ -100,14 +122,14 @@ func OwnLabels(labels map[string]string) map[string]string {
 }
 
 // Drift is what has to be set on c, and where the value is nil taken off, so
-// that it mirrors s; nil for nothing.
-func (c Content) Drift(s Snapshot) map[string]*string {
-	var drift map[string]*string
+// that it mirrors s: labels, and the annotations of one that has no record. Nil
+// for nothing.
+func (c Content) Drift(s Snapshot) (labels, notes map[string]*string) {
 	note := func(key string, value *string) {
-		if drift == nil {
-			drift = map[string]*string{}
+		if labels == nil {
+			labels = map[string]*string{}
 		}
-		drift[key] = value
+		labels[key] = value
 	}
 	want := s.Labels()
 	for key, value := range want {
@@ -120,5 +142,16 @@ func (c Content) Drift(s Snapshot) map[string]*string {
 			note(key, nil)
 		}
 	}
-	return drift
+	if s.Record == nil || c.Recorded {
+		return labels, nil
+	}
+	kept, err := s.Annotations()
+	if err != nil { // it stays without, as it is
+		return labels, nil
+	}
+	notes = map[string]*string{}
+	for key, value := range kept {
+		notes[key] = &value
+	}
+	return labels, notes
 }

@@ -32,7 +32,9 @@ type cluster struct {
 	said      map[string]string        // answers of movers, by pod
 	temps     map[string]catalog.Claim // of new volumes, by namespace/name
 	contents  map[string]catalog.Content
-	meet      meeting
+	// remembered are the snapshots that contents without one are of.
+	remembered map[string]catalog.Snapshot
+	meet       meeting
 }
 
 func newCluster(w *world, now func() time.Time, interrupt func()) *cluster {

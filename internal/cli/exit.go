@@ -72,6 +72,7 @@ var exits = map[catalog.Code]int{
 	catalog.CodeStuck:        exitTimeout,
 	catalog.CodeCopiesGone:   exitRefused,
 	catalog.CodeUnforgotten:  exitFailed,
+	catalog.CodeNoOrphan:     exitPrecondition,
 	catalog.CodeNoRepository: exitNoRepository,
 	catalog.CodeRepoLocked:   exitLocked,
 	catalog.CodeRepoPassword: exitPassword,

@@ -55,6 +55,10 @@ func shopWorld() *world {
 			{Name: "shop/data-1", Claim: "shop/data", App: "deployment/web", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "calendar", Cut: time.Date(2026, 11, 21, 1, 15, 59, 0, time.UTC), Ready: true},
 			ofMySQL("data-mysql-0"),
 		},
+		Contents: []worldContent{{
+			Name: "snapcontent-3f2b", Snapshot: "shop/uploads-1", Claim: "shop/uploads", Run: "20261120-011500-p9aa", Policy: "Retain", App: "deployment/web", Consistency: "crash",
+			Cut: time.Date(2026, 11, 20, 1, 15, 59, 0, time.UTC),
+		}},
 		Held: []string{"crm/20261122-011500-x7k2", "shop/20261122-011500-x7k2", "crm/20261101-011500-only"},
 	}
 }
@@ -321,7 +325,7 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 		"mover-toleration":      {"", "--mover-toleration=a=b:NoExecute", "{Key:a Value:b Effect:NoExecute}"},
 		"run-as-user":           {"", "--run-as-user=999", "User:999"},
 	}
-	commands["prune"] = pruneEffects()
+	commands["prune"], commands["adopt"] = pruneEffects(), adoptEffects()
 	for name, base := range map[string]string{
 		"prune": "--dry-run", "list": "--from-repository=main", "repo check": "new", "repo create": "x --env-file=main.env --init", "repo init": "new", "repo stats": "new", "repo unlock": "new",
 		"restore": "data-mysql-0 --from=copy", "snapshot": "",
@@ -408,6 +412,9 @@ func observe(t *testing.T, name, args string) string {
 		w.Repositories = w.Repositories[:2]
 	case "prune":
 		pruneWorld(w)
+	case "adopt":
+		w.Storage.Never = "stuck"
+		w.Contents = append(w.Contents, worldContent{Name: "snapcontent-77aa", Snapshot: "shop/stuck-1", Claim: "shop/stuck", Run: "20261120-011500-p9aa", Policy: "Retain", Consistency: "crash"})
 	case "abort", "logs":
 		w.Snapshots = append(w.Snapshots, worldSnapshot{Name: "shop/left", Claim: "shop/data", Run: "20261110-011500-left"},
 			worldSnapshot{Name: "crm/left", Claim: "crm/data", Run: "20261110-011500-left"})

@@ -51,6 +51,7 @@ const (
 	verbCopied    = "copied"
 	verbRestored  = "restored"
 	verbPruned    = "pruned"
+	verbAdopted   = "adopted"
 )
 
 // progressFlags are --progress, --color and --quiet.
@@ -285,6 +286,7 @@ type totals struct {
 	Copied    *int   `json:"copied,omitempty"`    // of `copy`
 	Restored  *int   `json:"restored,omitempty"`  // of `restore`
 	Pruned    *int   `json:"pruned,omitempty"`    // of `prune`
+	Adopted   *int   `json:"adopted,omitempty"`   // of `adopt`
 	Failed    int    `json:"failed"`
 	Skipped   int    `json:"skipped"`
 }
@@ -314,6 +316,8 @@ func (p *ndjson) Result(now time.Time, e ending) {
 		sums.Restored = &e.done
 	case verbPruned:
 		sums.Pruned = &e.done
+	case verbAdopted:
+		sums.Adopted = &e.done
 	}
 	p.write(line{
 		Time: now.UTC(), Type: "result", Run: e.run, Phase: catalog.PhaseResult, State: state, Message: e.summary, Took: e.took.Seconds(), Added: e.added,

@@ -26,7 +26,7 @@ type pruneOptions struct {
 	copies                    pruneCopyFlags
 	keep, timezone, maxDelete string
 	labelPrefix               string
-	unmark, dryRun            string
+	unmark, dryRun, orphans   string
 	backupNamespace           string
 	grace, timeout            time.Duration
 	minKeep, parallel         int
@@ -48,7 +48,11 @@ const pruneLong = `
 	said. prune then waits until the storage has let go, and tells what it keeps.
 
 	What runs that died have left is removed too: clones, static copies, finished movers, leases, volumes that a restore
-	was handing over. The copies in repositories are judged by the same policy, or --keep-copies.`
+	was handing over. The copies in repositories are judged by the same policy, or --keep-copies.
+
+	--orphans lists what has lost the object that it belongs to, whatever its labels say: contents whose snapshot is gone, as
+	the deletion policy Retain leaves them, which kubectl backsnap adopt gives a snapshot again; and snapshots whose claim is
+	gone. With --orphans=sweep they are removed, but for what is pinned or in use, and the newest good one of each claim.`
 
 const pruneExample = `
 	# See what would be marked and removed in a namespace, and why
@@ -59,6 +63,9 @@ const pruneExample = `
 
 	# Save what prune has marked
 	kubectl backsnap prune --unmark run/20261121-011500-p9aa -n shop
+
+	# See what has lost its claim or its snapshot
+	kubectl backsnap prune -n shop --orphans
 
 	# See what would go with one restore point; without --dry-run it goes at once, after its name was typed
 	kubectl backsnap prune run/20261121-011500-p9aa -n shop --now --dry-run`
@@ -87,6 +94,8 @@ func (o *pruneOptions) add(cmd *cobra.Command) {
 	f.BoolVar(&o.sweepOnly, "sweep-only", false, "Mark nothing, and take no mark off")
 	f.StringVar(&o.unmark, "unmark", "", "Pin that restore point, `vs/NAME` or run/ID, and take prune's mark off it; nothing else is done")
 	f.BoolVar(&o.now, "now", false, "Remove the one that is named, vs/NAME or run/ID, whatever keeps it")
+	f.StringVar(&o.orphans, "orphans", "", "list, or no value: contents without a snapshot and snapshots without a claim, nothing is touched; sweep: remove them, and judge nothing else")
+	f.Lookup("orphans").NoOptDefVal = orphansList
 	f.StringVar(&o.timezone, "timezone", "", "Where days begin; default: each restore point's own, from its record")
 	f.StringVar(&o.labelPrefix, "label-prefix", "", catalog.BackupNS+": judge what backup-ns looks after too, by its own labels")
 	f.IntVar(&o.parallel, "parallel", prune.DefaultParallel, "Snapshots that the storage has to let go of at once")
@@ -129,7 +138,7 @@ func (o *pruneOptions) check(args []string) error {
 		return errors.New("--now removes the one restore point that is named: want vs/NAME or run/ID")
 	}
 	o.copies.backupNamespace = o.backupNamespace
-	return cmp.Or(o.lockFlags.check(), o.copies.check())
+	return cmp.Or(o.checkOrphans(), o.lockFlags.check(), o.copies.check())
 }
 
 // pruning is one `prune` from its command line to its exit code.
@@ -159,6 +168,9 @@ func runPrune(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlag
 	p := &pruning{env: env, config: config, options: o, started: env.Now()}
 	if err := p.read(run, namespace, args); err != nil {
 		return usageError(cmd, err)
+	}
+	if o.orphans != "" {
+		return p.runOrphans(cmd.Context())
 	}
 	doc, err := p.do(cmd.Context())
 	p.progress.Close()

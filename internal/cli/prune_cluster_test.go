@@ -23,9 +23,24 @@ type worldContent struct {
 	Lent     bool   `json:"lent,omitempty"`
 	Error    string `json:"error,omitempty"`
 	Foreign  bool   `json:"foreign,omitempty"` // somebody else's
+	// Of a restore point: what its labels and, with an app, its record tell.
+	App         string    `json:"app,omitempty"`
+	Consistency string    `json:"consistency,omitempty"`
+	DeleteAfter string    `json:"deleteAfter,omitempty"`
+	PinnedAs    string    `json:"pinnedAs,omitempty"`
+	Cut         time.Time `json:"cut,omitzero"`
+	Adopted     string    `json:"adopted,omitempty"` // content in whose place it stands
+	Again       bool      `json:"again,omitempty"`   // it is bound to the one that was adopted
 }
 
-func (w worldContent) content() catalog.Content {
+// remembered is the snapshot that it is, or was, of.
+func (w worldContent) remembered(in *world) catalog.Snapshot {
+	return worldSnapshot{
+		Name: w.Snapshot, Claim: w.Claim, App: w.App, Run: cmp.Or(w.Run, "20261101-000000-none"), Consistency: w.Consistency, DeleteAfter: w.DeleteAfter, PinnedAs: w.PinnedAs, Cut: w.Cut,
+	}.snapshot(in)
+}
+
+func (w worldContent) content(in *world) catalog.Content {
 	namespace, name := split(w.Snapshot)
 	_, claim := split(w.Claim)
 	c := catalog.Content{
@@ -37,23 +52,42 @@ func (w worldContent) content() catalog.Content {
 		c.Labels = catalog.Ours(c.Role, catalog.Run(w.Run))
 		c.Labels[catalog.LabelNamespace], c.Labels[catalog.LabelClaim] = namespace, claim
 	}
+	if w.Consistency != "" {
+		of := w.remembered(in)
+		c.Labels, c.Recorded, c.Cut, c.Adopted = of.Labels(), of.Record != nil, of.Cut, w.Adopted
+	}
+	if w.Again {
+		c.SnapshotUID = adoptedUID + name
+	}
 	return c
 }
 
 // addContents puts those of the world in their place.
 func (c *cluster) addContents() {
-	c.contents = map[string]catalog.Content{}
+	c.contents, c.remembered = map[string]catalog.Content{}, map[string]catalog.Snapshot{}
 	for _, s := range c.w.Snapshots {
 		v := c.snapshots[s.Name]
+		if slices.ContainsFunc(c.w.Contents, func(w worldContent) bool { return w.Again && w.Snapshot == s.Name }) {
+			continue
+		}
 		c.contents[v.Content] = catalog.Content{
 			Name: v.Content, UID: "uid-" + v.Content, ResourceVersion: "1", Ours: true, Role: v.Role, Driver: "csi.example.com", Handle: "handle-" + v.Name,
-			Policy: cmp.Or(s.Policy, "Delete"), Lent: s.Lent, Namespace: v.Namespace, Snapshot: v.Name, SnapshotUID: v.UID, Labels: v.Labels(),
+			Policy: cmp.Or(s.Policy, "Delete"), Lent: s.Lent, Namespace: v.Namespace, Snapshot: v.Name, SnapshotUID: v.UID, Labels: v.Labels(), Recorded: v.Record != nil,
 		}
 	}
 	for _, w := range c.w.Contents {
-		c.contents[w.Name] = w.content()
+		c.contents[w.Name] = w.content(c.w)
+		c.remembered[w.Name] = w.remembered(c.w)
+		if shot := w.Snapshot; w.Again {
+			s := c.snapshots[shot]
+			s.UID, s.Content = adoptedUID+s.Name, w.Name
+			c.snapshots[shot] = s
+		}
 	}
 }
+
+// adoptedUID begins the UIDs of snapshots that were adopted.
+const adoptedUID = "again-"
 
 // settleContents writes back those that no snapshot has any more, and what
 // became of the others.
@@ -81,6 +115,10 @@ func (c *cluster) settleContents() {
 		}
 		if content.Handle != "handle-"+name {
 			w.Handle = content.Handle
+		}
+		if of, known := c.remembered[name]; known && of.Consistency != "" {
+			w.App, w.Consistency, w.DeleteAfter, w.Cut = of.App(), string(of.Consistency), content.Labels[catalog.LabelDeleteAfter], of.Cut
+			w.PinnedAs, w.Adopted, w.Again = content.Labels[catalog.LabelPin], content.Adopted, strings.HasPrefix(content.SnapshotUID, adoptedUID)
 		}
 		c.w.Contents = append(c.w.Contents, w)
 	}
@@ -236,7 +274,7 @@ func (c *cluster) DiscardContent(_ context.Context, content catalog.Content) err
 	return nil
 }
 
-func (c *cluster) MirrorLabels(_ context.Context, content catalog.Content, labels map[string]*string) (catalog.Content, error) {
+func (c *cluster) Mirror(_ context.Context, content catalog.Content, labels, notes map[string]*string) (catalog.Content, error) {
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
 		value := "-"
 		if labels[key] != nil {
@@ -245,7 +283,7 @@ func (c *cluster) MirrorLabels(_ context.Context, content catalog.Content, label
 		c.did("content %s: label %s%s", content.Name, key, value)
 	}
 	return c.changeContent(content, func(now *catalog.Content) {
-		now.Labels = maps.Clone(now.Labels)
+		now.Labels, now.Recorded = maps.Clone(now.Labels), now.Recorded || notes[catalog.AnnotationRecord] != nil
 		for key, value := range labels {
 			if delete(now.Labels, key); value != nil {
 				now.Labels[key] = *value
@@ -269,5 +307,68 @@ func (c *cluster) FollowContents(ctx context.Context, standing func() []string, 
 		case <-ctx.Done():
 		}
 	}
+	return nil
+}
+
+func (c *cluster) Standing(_ context.Context, scope catalog.Scope) (map[string]catalog.Standing, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found := map[string]catalog.Standing{}
+	for name, s := range c.snapshots {
+		if in(scope, name) {
+			found[name] = catalog.Standing{UID: s.UID}
+			if strings.HasPrefix(s.Content, "adopted-") {
+				found[name] = catalog.Standing{UID: s.UID, From: s.Content}
+			}
+		}
+	}
+	return found, c.broken()
+}
+
+func (c *cluster) LetGo(_ context.Context, content catalog.Content, policy string) (catalog.Content, error) {
+	c.mu.Lock()
+	s, there := c.snapshots[content.Namespace+"/"+content.Snapshot]
+	c.mu.Unlock()
+	if there && s.UID == content.SnapshotUID {
+		return content, catalog.ErrChanged
+	}
+	c.did("content %s: %s -> %s, let go", content.Name, content.Policy, policy)
+	return c.changeContent(content, func(now *catalog.Content) {
+		now.Lent, now.Policy = now.Lent || policy == "Delete" && now.Policy == "Retain", policy
+	})
+}
+
+func (c *cluster) Remembered(_ context.Context, content catalog.Content) (catalog.Snapshot, error) {
+	s, found := c.remembered[content.Name]
+	if !found {
+		return s, catalog.ErrGone
+	}
+	s.UID, s.Content, s.Driver, s.Handle = "", "", content.Driver, content.Handle
+	return s, nil
+}
+
+func (c *cluster) Adopt(_ context.Context, s catalog.Snapshot, from string) error {
+	name := s.Namespace + "/" + s.Name
+	if there, found := c.snapshots[name]; found && there.Content != s.Content {
+		return catalog.ErrTaken
+	}
+	c.did("adopt %s of %s as %s", s.Content, from, name)
+	c.change(func() {
+		s.UID, s.ResourceVersion = adoptedUID+s.Name, "1"
+		c.remembered[s.Content] = s
+		c.contents[s.Content] = catalog.Content{
+			Name: s.Content, UID: "uid-" + s.Content, ResourceVersion: "1", Ours: true, Driver: s.Driver, Handle: s.Handle, Policy: "Retain",
+			Namespace: s.Namespace, Snapshot: s.Name, SnapshotUID: s.UID, Labels: s.Labels(), Recorded: s.Record != nil, Adopted: from,
+		}
+		c.snapshots[name] = s
+	})
+	if s.Claim == c.w.Storage.Never {
+		return nil
+	}
+	c.storing.Go(func() {
+		time.Sleep(time.Second)
+		c.change(func() { s.Ready = true; c.snapshots[name] = s })
+	})
+	c.reached("adopt")
 	return nil
 }

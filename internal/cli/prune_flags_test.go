@@ -2,8 +2,28 @@ package cli_test
 
 import (
 	"fmt"
+	"strings"
+	"testing"
 	"time"
 )
+
+// adoptEffects is what each flag of adopt does.
+func adoptEffects() map[string]effect {
+	const one = "snapcontent-3f2b"
+	return map[string]effect{
+		"allow-missing-template-keys": {one + " -o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
+		"color":                       {one + " --progress=tty", "--color=always", "\x1b[32m"},
+		"dry-run":                     {one, "--dry-run=client", "exit 0\n  snapcontent-3f2b -> vs/uploads-1 -n shop"},
+		"lock-dir":                    {one, "--lock-dir=/slots", `slots in "/slots"`},
+		"lock-slots":                  {one, "--lock-slots=2", "2 slots"},
+		"lock-timeout":                {one, "--lock-timeout=9m", "wait 9m0s"},
+		"output":                      {one, "-o json", `"kind": "AdoptRun"`},
+		"progress":                    {one, "--progress=json", `"type":"result"`},
+		"quiet":                       {one, "-q", "adopted\n--\n--\n"},
+		"template":                    {one + " -o go-template", "--template={{.kind}}", "AdoptRun"},
+		"timeout":                     {"snapcontent-77aa", "--timeout=3s", "duration=3.0s"},
+	}
+}
 
 // pruneEffects is what each flag of prune does in pruneWorld.
 func pruneEffects() map[string]effect {
@@ -27,6 +47,7 @@ func pruneEffects() map[string]effect {
 		"max-delete":                  {"--yes", "--max-delete=0", "BS041"},
 		"min-keep":                    {"--dry-run --keep=daily=1", "--min-keep=2", "newest good set stays; daily 2/1"},
 		"now":                         {"run/20261101-011500-aaaa --yes", "--now", "asked for: --now"},
+		"orphans":                     {"--dry-run -o json", "--orphans", `"kind": "OrphanRun"`},
 		"output":                      {"--yes", "-o json", `"kind": "PruneRun"`},
 		"parallel":                    {"--yes", "--parallel=1", "01:15:02 result"}, // a second a snapshot
 		"progress":                    {"--yes", "--progress=json", `"type":"result"`},
@@ -107,5 +128,24 @@ func pruneWorld(w *world) {
 		w.Repositories[0].Copies = append(w.Repositories[0].Copies, worldCopy{
 			ID: fmt.Sprintf("7f3a91c%d", i), Host: "prod-eu/shop/data", Tags: tags, App: "statefulset/mysql", Members: []string{"data"}, Time: cut,
 		})
+	}
+}
+
+// backup-ns's sweep fails where there is nothing to sweep: number 5 of the study
+// of the programs before ours.
+func TestSeed05AnEmptySweepIsNoFailure(t *testing.T) {
+	for name, w := range map[string]*world{
+		"nothing there": {},
+		"nothing is due": {
+			Claims:    []worldClaim{{Name: "shop/data", Driver: "csi.example.com"}},
+			Snapshots: []worldSnapshot{{Name: "shop/data-1", Claim: "shop/data", App: "pvc/data", Run: "20261121-011500-p9aa", Consistency: "crash", Retain: "calendar", Periods: map[string]string{"daily": "2026-11-21"}, Cut: time.Date(2026, 11, 21, 1, 15, 42, 0, time.UTC), Ready: true}},
+		},
+	} {
+		for _, args := range [][]string{{}, {"--sweep-only"}, {"--orphans=sweep"}} {
+			code, stdout, stderr := invoke(t, w, nil, append([]string{"prune", "--yes"}, args...)...)
+			if code != 0 || stdout != "" || strings.Contains(stderr, "error:") {
+				t.Errorf("%s, %v: exit %d\n%s%s", name, args, code, stdout, stderr)
+			}
+		}
 	}
 }

@@ -82,7 +82,7 @@ func New(env *Env) *cobra.Command {
 	addVerbosity(cmd.PersistentFlags())
 
 	groups := templates.CommandGroups{
-		{Message: "Backup Commands:", Commands: []*cobra.Command{newSnapshot(env, config), newCopy(env, config), newRestore(env, config), newPrune(env, config)}},
+		{Message: "Backup Commands:", Commands: []*cobra.Command{newSnapshot(env, config), newCopy(env, config), newRestore(env, config), newAdopt(env, config), newPrune(env, config)}},
 		{Message: "Inspect Commands:", Commands: []*cobra.Command{newList(env, config), newDescribe(env, config), newLogs(env, config)}},
 		{Message: "Operate Commands:", Commands: []*cobra.Command{newRepo(env, config), newAbort(env, config)}},
 	}

@@ -174,7 +174,7 @@ func (c *Cluster) createStatic(ctx context.Context, object *snapshotv1.VolumeSna
 		there, err = door.Get(ctx, object.Name, metav1.GetOptions{})
 		if err == nil {
 			content := there.Spec.Source.VolumeSnapshotContentName
-			if !made(there.ObjectMeta, object.ObjectMeta) || content == nil || *content != object.Name {
+			if !made(there.ObjectMeta, object.ObjectMeta) || content == nil || *content != *object.Spec.Source.VolumeSnapshotContentName {
 				err = catalog.ErrTaken
 			}
 		}

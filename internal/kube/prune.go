@@ -83,7 +83,7 @@ func toContent(v *snapshotv1.VolumeSnapshotContent) catalog.Content {
 		Ours: v.Labels[catalog.LabelManagedBy] == catalog.ManagedBy, Role: catalog.Role(v.Labels[catalog.LabelRole]),
 		Driver: v.Spec.Driver, Policy: string(v.Spec.DeletionPolicy), Lent: v.Annotations[catalog.AnnotationReclaim] == string(snapshotv1.VolumeSnapshotContentRetain),
 		Namespace: ref.Namespace, Snapshot: ref.Name, SnapshotUID: string(ref.UID),
-		Labels: catalog.OwnLabels(v.Labels), Created: v.CreationTimestamp.UTC(), Terminating: v.DeletionTimestamp != nil,
+		Labels: catalog.OwnLabels(v.Labels), Recorded: v.Annotations[catalog.AnnotationRecord] != "", Adopted: v.Annotations[catalog.AnnotationAdopted], Created: v.CreationTimestamp.UTC(), Terminating: v.DeletionTimestamp != nil,
 	}
 	if handle := v.Spec.Source.SnapshotHandle; handle != nil {
 		c.Handle = *handle
@@ -237,10 +237,10 @@ func (c *Cluster) SetPolicy(ctx context.Context, content catalog.Content, policy
 	})
 }
 
-// MirrorLabels sets, or where the value is nil takes off, labels of a content,
-// if it is as it was read.
-func (c *Cluster) MirrorLabels(ctx context.Context, content catalog.Content, labels map[string]*string) (catalog.Content, error) {
-	return c.changeContent(ctx, content, "mirror labels to", map[string]any{"metadata": exact(content.UID, content.ResourceVersion, labels, nil)})
+// Mirror sets, or where the value is nil takes off, labels and annotations of a
+// content, if it is as it was read.
+func (c *Cluster) Mirror(ctx context.Context, content catalog.Content, labels, annotations map[string]*string) (catalog.Content, error) {
+	return c.changeContent(ctx, content, "mirror labels to", map[string]any{"metadata": exact(content.UID, content.ResourceVersion, labels, annotations)})
 }
 
 func (c *Cluster) changeContent(ctx context.Context, content catalog.Content, what string, change map[string]any) (catalog.Content, error) {

@@ -200,13 +200,18 @@ func otherUID(err error) bool {
 	return apierrors.IsConflict(err) || cause.Field == "metadata.uid"
 }
 
-// mirror writes s's labels onto its content, whose name holds s's UID, so that
-// it can be no other's. Without a content it does nothing.
+// mirror writes s's labels and annotations onto its content, whose name holds
+// s's UID, so that it can be no other's: what is known of s then outlives it.
+// Without a content it does nothing.
 func (c *Cluster) mirror(ctx context.Context, s catalog.Snapshot) error {
 	if s.Content == "" {
 		return nil
 	}
-	change, err := metadataPatch("", s.Labels(), catalog.HandsOff())
+	notes, err := s.Annotations()
+	if err != nil {
+		return err
+	}
+	change, err := metadataPatch("", s.Labels(), notes)
 	if err != nil {
 		return err
 	}

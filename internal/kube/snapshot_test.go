@@ -332,7 +332,7 @@ func TestLabel(t *testing.T) {
 	notes := catalog.HandsOff()
 	notes[catalog.AnnotationRecord] = string(record)
 	equal(t, "patch", map[string]any{"metadata": map[string]any{"uid": "uid-1", "labels": anyMap(labels), "annotations": anyMap(notes)}}, patchOf(t, f, "volumesnapshots"))
-	equal(t, "mirrored patch", map[string]any{"metadata": map[string]any{"labels": anyMap(labels), "annotations": anyMap(catalog.HandsOff())}}, patchOf(t, f, "volumesnapshotcontents"))
+	equal(t, "mirrored patch", map[string]any{"metadata": map[string]any{"labels": anyMap(labels), "annotations": anyMap(notes)}}, patchOf(t, f, "volumesnapshotcontents"))
 
 	got, err := f.snapshots.SnapshotV1().VolumeSnapshots("shop").Get(t.Context(), s.Name, metav1.GetOptions{})
 	if err != nil {

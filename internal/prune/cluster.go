@@ -21,6 +21,9 @@ type Cluster interface {
 	// BackupNS are those that backup-ns looks after; zone is where its days and
 	// weeks begin.
 	BackupNS(ctx context.Context, scope catalog.Scope, zone *time.Location) ([]catalog.Snapshot, error)
+	// Standing are all VolumeSnapshots in scope, others' among them, by
+	// namespace/name.
+	Standing(ctx context.Context, scope catalog.Scope) (map[string]catalog.Standing, error)
 	// Policies are the claims of scope and the annotations of its namespaces.
 	// Namespaces that may not be read are among Unread.
 	Policies(ctx context.Context, scope catalog.Scope) (catalog.Inventory, error)
@@ -49,12 +52,24 @@ type Cluster interface {
 	// SetPolicy makes the content's deletion policy Delete, and notes that it
 	// was Retain, or Retain again. The content is returned as it is then.
 	SetPolicy(ctx context.Context, content catalog.Content, policy string) (catalog.Content, error)
+	// LetGo has the controllers let go of a content whose snapshot is gone once it
+	// is deleted: the policy says whether the storage's snapshot goes too, and
+	// is noted as SetPolicy's. That its snapshot is there is catalog.ErrChanged.
+	LetGo(ctx context.Context, content catalog.Content, policy string) (catalog.Content, error)
 	// DiscardContent deletes a content whose snapshot is gone. That it is there
 	// still, or the content has changed or is gone, is no error.
 	DiscardContent(ctx context.Context, content catalog.Content) error
-	// MirrorLabels sets labels of a content, and takes off those whose value is
-	// nil. The content is returned as it is then.
-	MirrorLabels(ctx context.Context, content catalog.Content, labels map[string]*string) (catalog.Content, error)
+	// Mirror sets labels and annotations of a content, and takes off those whose
+	// value is nil. The content is returned as it is then.
+	Mirror(ctx context.Context, content catalog.Content, labels, annotations map[string]*string) (catalog.Content, error)
+
+	// Remembered is the snapshot that a content was made for, as its labels and
+	// record tell of it.
+	Remembered(ctx context.Context, content catalog.Content) (catalog.Snapshot, error)
+	// Adopt makes the content that s names, retained, and s bound to it; from is
+	// the content in whose place it stands. What an earlier attempt has made is
+	// taken; what others have made is catalog.ErrTaken.
+	Adopt(ctx context.Context, s catalog.Snapshot, from string) error
 
 	// FollowContents calls seen, never twice at once, with each content that
 	// changes or goes, until ctx is done, which is no error. standing are the

@@ -22,17 +22,21 @@ type fake struct {
 	forbidden string          // method that the user may not call
 	before    func(f *fake, verb, name string)
 	changed   chan struct{}
-	did       []string // writes, in their order
+	did       []string                    // writes, in their order
+	lost      map[string]catalog.Snapshot // by the content that it has left
+	from      map[string]string           // content that a snapshot was made from
+	gone      []string                    // namespaces
+	stays     string                      // content that does not go
 }
 
 func newFake(snapshots ...catalog.Snapshot) *fake {
-	f := &fake{snapshots: map[string]catalog.Snapshot{}, contents: map[string]catalog.Content{}, keeps: map[string]bool{}, changed: make(chan struct{})}
+	f := &fake{snapshots: map[string]catalog.Snapshot{}, contents: map[string]catalog.Content{}, keeps: map[string]bool{}, changed: make(chan struct{}), lost: map[string]catalog.Snapshot{}, from: map[string]string{}}
 	for _, s := range snapshots {
 		f.snapshots[s.Name] = s
 		if s.Content != "" {
 			f.contents[s.Content] = catalog.Content{
 				Name: s.Content, Ours: true, Role: s.Role, Driver: "csi.example.com", Handle: "handle-" + s.Name, Policy: "Delete",
-				Namespace: s.Namespace, Snapshot: s.Name, SnapshotUID: s.UID, Labels: s.Labels(), ResourceVersion: "1",
+				Namespace: s.Namespace, Snapshot: s.Name, SnapshotUID: s.UID, Labels: s.Labels(), Recorded: s.Record != nil, ResourceVersion: "1",
 			}
 		}
 	}
@@ -71,7 +75,7 @@ func sorted(all map[string]catalog.Snapshot, backupNS bool) []catalog.Snapshot {
 }
 
 func (f *fake) Policies(context.Context, catalog.Scope) (catalog.Inventory, error) {
-	return catalog.Inventory{Claims: f.claims, Namespaces: map[string]map[string]string{}}, f.refused("Policies")
+	return catalog.Inventory{Claims: f.claims, Namespaces: map[string]map[string]string{}, Lost: f.gone}, f.refused("Policies")
 }
 
 func (f *fake) Contents(context.Context) ([]catalog.Content, error) {
@@ -207,15 +211,22 @@ func (f *fake) SetPolicy(ctx context.Context, content catalog.Content, policy st
 
 func (f *fake) DiscardContent(ctx context.Context, content catalog.Content) error {
 	return f.write(ctx, "delete", content.Name, func() error {
-		if _, there := f.snapshots[content.Snapshot]; !there {
+		now := f.contents[content.Name]
+		switch s, there := f.snapshots[content.Snapshot]; {
+		case there && s.UID == content.SnapshotUID:
+		case content.Name == f.stays:
+			now.Terminating = true
+			f.contents[content.Name] = now
+		default:
 			delete(f.contents, content.Name)
 		}
 		return nil
 	})
 }
 
-func (f *fake) MirrorLabels(ctx context.Context, content catalog.Content, labels map[string]*string) (catalog.Content, error) {
+func (f *fake) Mirror(ctx context.Context, content catalog.Content, labels, notes map[string]*string) (catalog.Content, error) {
 	return f.change(ctx, "mirror", content, func(c *catalog.Content) {
+		c.Recorded = c.Recorded || notes[catalog.AnnotationRecord] != nil
 		c.Labels = maps.Clone(c.Labels)
 		for key, value := range labels {
 			if delete(c.Labels, key); value != nil {
@@ -276,4 +287,64 @@ func (f *fake) Notices(_ context.Context, snapshots []catalog.Snapshot) (map[str
 		{Type: "Warning", Reason: "SnapshotDeleteError", Message: "Failed to delete snapshot"},
 		{Type: "Normal", Reason: "SnapshotReady", Message: "it was"},
 	}}, nil
+}
+
+func (f *fake) Standing(context.Context, catalog.Scope) (map[string]catalog.Standing, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	found := map[string]catalog.Standing{}
+	for _, s := range f.snapshots {
+		found[s.Namespace+"/"+s.Name] = catalog.Standing{UID: s.UID, From: f.from[s.Name]}
+	}
+	return found, f.refused("Standing")
+}
+
+func (f *fake) LetGo(ctx context.Context, content catalog.Content, policy string) (catalog.Content, error) {
+	return f.change(ctx, "let go "+policy, content, func(c *catalog.Content) { c.Lent, c.Policy = policy == "Delete", policy })
+}
+
+func (f *fake) Remembered(_ context.Context, content catalog.Content) (catalog.Snapshot, error) {
+	s := f.lost[content.Name]
+	s.UID, s.Content, s.ResourceVersion, s.Ready, s.Driver, s.Handle = "", "", "", false, content.Driver, content.Handle
+	return s, nil
+}
+
+func (f *fake) Adopt(ctx context.Context, s catalog.Snapshot, from string) error {
+	if there, found := f.snapshots[s.Name]; found && there.Content != s.Content {
+		return catalog.ErrTaken
+	}
+	if _, found := f.contents[s.Content]; !found {
+		if err := f.write(ctx, "make", s.Content, func() error {
+			f.contents[s.Content] = catalog.Content{
+				Name: s.Content, UID: "uid-" + s.Content, Ours: true, Driver: s.Driver, Handle: s.Handle, Policy: "Retain", Namespace: s.Namespace, Snapshot: s.Name,
+				Labels: s.Labels(), Recorded: s.Record != nil, Adopted: from, ResourceVersion: "1",
+			}
+			f.lost[s.Content] = s
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	if _, found := f.snapshots[s.Name]; found {
+		return nil
+	}
+	return f.write(ctx, "make", s.Name, func() error {
+		s.UID, s.ResourceVersion, s.Ready = "again-"+s.Name, "1", !f.keeps[s.Name]
+		f.snapshots[s.Name], f.from[s.Name] = s, s.Content
+		content := f.contents[s.Content]
+		content.SnapshotUID = s.UID
+		f.contents[s.Content] = content
+		return nil
+	})
+}
+
+// lose deletes a snapshot and leaves its content, retained.
+func (f *fake) lose(names ...string) {
+	for _, name := range names {
+		s := f.snapshots[name]
+		delete(f.snapshots, name)
+		content := f.contents[s.Content]
+		content.Policy, content.UID, content.Cut = "Retain", "uid-"+content.Name, s.Cut
+		f.contents[s.Content], f.lost[s.Content] = content, s
+	}
 }

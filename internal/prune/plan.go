@@ -50,7 +50,7 @@ type Plan struct {
 	// snapshots it has deleted: they stand where the snapshot-controller has
 	// seen the second before the first.
 	Left []catalog.Content
-	// Drift are contents that do not mirror the labels of their snapshots.
+	// Drift are contents that do not mirror their snapshots.
 	Drift []Drifted
 	// Held are the namespaces in scope that runs hold, dead ones too.
 	Held []catalog.Holding
@@ -78,10 +78,18 @@ type Row struct {
 	Pin bool
 }
 
-// Drifted is a content and the labels that it lacks, or has too many of.
+// Drifted is a content and the labels and annotations that it lacks, or has too
+// many of.
 type Drifted struct {
 	Content catalog.Content
 	Labels  map[string]*string
+	Notes   map[string]*string
+}
+
+// drifted is how content differs from what mirrors s, if it does.
+func drifted(content catalog.Content, s catalog.Snapshot) (Drifted, bool) {
+	labels, notes := content.Drift(s)
+	return Drifted{content, labels, notes}, len(labels)+len(notes) > 0
 }
 
 // Does are the rows of which that is done.
@@ -297,8 +305,8 @@ func (p *Plan) drift(s sight) {
 		if !ok || shot.Role != "" || shot.BackupNS || shot.Terminating || writes[shot.UID] || shot.Unfinished() {
 			continue
 		}
-		if labels := content.Drift(shot); labels != nil {
-			p.Drift = append(p.Drift, Drifted{content, labels})
+		if d, differs := drifted(content, shot); differs {
+			p.Drift = append(p.Drift, d)
 		}
 	}
 }

@@ -145,7 +145,7 @@ func (r *running) mirror(ctx context.Context) []error {
 // mirrorTo writes labels to one content. One that has changed since it was read
 // is left to the next run.
 func (r *running) mirrorTo(ctx context.Context, d Drifted) error {
-	_, err := r.cluster.MirrorLabels(ctx, d.Content, d.Labels)
+	_, err := r.cluster.Mirror(ctx, d.Content, d.Labels, d.Notes)
 	if errors.Is(err, catalog.ErrChanged) {
 		return nil
 	}
@@ -198,8 +198,8 @@ func (r *running) relabel(ctx context.Context, item Item, labels, notes map[stri
 	if !ok {
 		return item
 	}
-	if drift := content.Drift(changed); drift != nil {
-		if err := r.mirrorTo(ctx, Drifted{content, drift}); err != nil {
+	if d, differs := drifted(content, changed); differs {
+		if err := r.mirrorTo(ctx, d); err != nil {
 			r.warn(changed.Namespace, changed.Name, fmt.Sprintf("mirror labels to its content: %v", err))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -176,7 +177,9 @@ func (s *sweeping) one(ctx context.Context, item Item) Item {
 		item.Outcome, item.Reason = PutOff, fmt.Sprintf("driver %s has let go of none of the last %d: the next run tries again", content.Driver, s.Parallel)
 		return item
 	}
+	discard := s.cluster.Discard
 	if known && content.Policy == policyRetain {
+		discard = s.discardReleased
 		var err error
 		if content, err = s.release(ctx, content); err != nil {
 			return s.spare(ctx, item, err)
@@ -186,7 +189,7 @@ func (s *sweeping) one(ctx context.Context, item Item) Item {
 	if known {
 		l = s.expect(content.Name)
 	}
-	if err := s.cluster.Discard(ctx, item.Snapshot); err != nil {
+	if err := discard(ctx, item.Snapshot); err != nil {
 		s.forget(content.Name)
 		return s.spare(ctx, item, errors.Join(err, s.withdraw(ctx, content)))
 	}
@@ -215,6 +218,45 @@ func (s *sweeping) release(ctx context.Context, content catalog.Content) (catalo
 		}
 		content = now
 	}
+}
+
+// discardReleased deletes a snapshot whose content was just made to go with it:
+// the snapshot-controller then puts its finalizer on the snapshot, which is no
+// change that anybody has to judge.
+func (s *sweeping) discardReleased(ctx context.Context, shot catalog.Snapshot) error {
+	err := s.cluster.Discard(ctx, shot)
+	for range 3 {
+		if !errors.Is(err, catalog.ErrChanged) {
+			return err
+		}
+		now, found, lookErr := s.reread(ctx, shot)
+		if lookErr != nil {
+			return errors.Join(err, lookErr)
+		}
+		version := now.ResourceVersion
+		if now.ResourceVersion = shot.ResourceVersion; !found || !reflect.DeepEqual(now, shot) {
+			return err
+		}
+		shot.ResourceVersion = version
+		err = s.cluster.Discard(ctx, shot)
+	}
+	return err
+}
+
+// reread is a snapshot as it is now.
+func (s *sweeping) reread(ctx context.Context, shot catalog.Snapshot) (now catalog.Snapshot, found bool, err error) {
+	scope := catalog.Scope{Namespaces: []string{shot.Namespace}}
+	var all []catalog.Snapshot
+	if shot.BackupNS {
+		all, err = s.cluster.BackupNS(ctx, scope, cmp.Or(s.Zone, s.Local, time.UTC))
+	} else {
+		all, err = s.cluster.Snapshots(ctx, scope)
+	}
+	i := slices.IndexFunc(all, func(there catalog.Snapshot) bool { return there.UID == shot.UID })
+	if err != nil || i < 0 {
+		return now, false, err
+	}
+	return all[i], true, nil
 }
 
 // withdraw gives a content its policy back whose snapshot stays, also after ^C.

@@ -271,7 +271,7 @@ func (c *crowd) fillSnapshot(ctx context.Context, s catalog.Snapshot) error {
 	}
 	name, ready := s.Namespace+"-"+s.Name, true
 	content, err := c.snapshots.SnapshotV1().VolumeSnapshotContents().Create(ctx, &snapshotv1.VolumeSnapshotContent{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: s.Labels(), Finalizers: []string{"snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"}},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: s.Labels(), Annotations: notes, Finalizers: []string{"snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"}},
 		Spec: snapshotv1.VolumeSnapshotContentSpec{
 			DeletionPolicy: snapshotv1.VolumeSnapshotContentDelete, Driver: pruneDriver, Source: snapshotv1.VolumeSnapshotContentSource{SnapshotHandle: &name},
 			VolumeSnapshotRef: corev1.ObjectReference{Namespace: s.Namespace, Name: s.Name},
