@@ -209,6 +209,9 @@ func (c *cluster) Exec(ctx context.Context, ref catalog.ContainerRef, _ []string
 	if i < 0 {
 		return fmt.Errorf("%s: no such container", ref)
 	}
+	if right := (catalog.Right{Verb: "create", Resource: "pods/exec", Namespace: ref.Namespace}); slices.Contains(c.w.Missing, right.String()) {
+		return catalog.Forbidden([]catalog.Right{right}, "")
+	}
 	s, err := readScript(stdin, stdout)
 	if err != nil {
 		return err

@@ -172,7 +172,7 @@ func (r *restoring) loadDump(ctx context.Context) (doc loadDoc, err error) {
 
 // mayLoad asks for the rights, and a person.
 func (r *restoring) mayLoad(ctx context.Context, plan restore.LoadPlan) error {
-	if err := restore.CheckLoad(ctx, r.cluster, plan); err != nil {
+	if err := restore.CheckLoad(ctx, r.cluster, plan, r.plan); err != nil {
 		return err
 	}
 	if !plan.Replaces() {

@@ -11,15 +11,10 @@ import (
 // planFiles plans how the dump comes to this machine, into a folder that goes
 // with the run, where it does not lie beside the server.
 func (r *restoring) planFiles(ctx context.Context, plan restore.LoadPlan) (err error) {
-	if plan.Live {
-		return nil
+	if !plan.Live {
+		r.plan, err = plan.PlanFiles(ctx, r.cluster)
 	}
-	request := plan.Source()
-	request.Local = &restore.Local{File: "./"}
-	if r.plan, err = restore.MakePlan(ctx, r.cluster, request); err != nil {
-		return err
-	}
-	return restore.Check(ctx, r.cluster, r.plan)
+	return err
 }
 
 // tryLoad asks the server whether it would make what it takes to bring the dump
@@ -29,6 +24,9 @@ func (r *restoring) tryLoad(ctx context.Context, plan restore.LoadPlan) error {
 		return nil
 	}
 	if err := r.planFiles(ctx, plan); err != nil {
+		return err
+	}
+	if err := restore.CheckLoad(ctx, r.cluster, plan, r.plan); err != nil {
 		return err
 	}
 	return r.mayTry(ctx)

@@ -105,25 +105,52 @@ func MakeLoadPlan(ctx context.Context, c Cluster, r LoadRequest) (LoadPlan, erro
 	return l.plan, nil
 }
 
-// Source is the request for the dump alone: exactly the one that was chosen.
-func (p LoadPlan) Source() Request {
+// PlanFiles plans how the dump comes to this machine: exactly the one that was
+// chosen.
+func (p LoadPlan) PlanFiles(ctx context.Context, c Cluster) (Plan, error) {
 	r := p.Request
 	r.Target = Target{Namespace: r.Target.Namespace, Kind: "vs", Name: p.Point.Snapshot.Name}
-	r.At, r.ToNamespace = time.Time{}, ""
-	return r
+	r.At, r.ToNamespace, r.Local = time.Time{}, "", &Local{File: "./"}
+	return MakePlan(ctx, c, r)
 }
 
-// CheckLoad asks for all rights that p needs, beside those that fetching the
-// dump takes: a catalog.Failure of CodeForbidden names those that are missing.
-func CheckLoad(ctx context.Context, c Cluster, p LoadPlan) error {
+// forbidden is err, with which the server could not be looked into. If that was
+// for a right, all that a load lacks are told at once, those among them that
+// bringing the dump here takes: whether it lies beside the server still, nobody
+// could see.
+func (l *loadPlanner) forbidden(ctx context.Context, err error) error {
+	if catalog.CodeOf(err) != catalog.CodeForbidden {
+		return serverFailure(err, l.into(), l.plan.ToNamespace)
+	}
+	files, planned := l.plan.PlanFiles(ctx, l.cluster)
+	if planned != nil {
+		files = Plan{} // which is told once it may be looked for
+	}
+	if lacking := CheckLoad(ctx, l.cluster, l.plan, files); catalog.CodeOf(lacking) == catalog.CodeForbidden {
+		return lacking
+	}
+	return err
+}
+
+// Rights are what Load needs to be allowed to do where the dump comes here as
+// files says; the zero Plan: it lies beside the server.
+func (p LoadPlan) Rights(files Plan) []catalog.Right {
 	var rights catalog.Rights
 	rights.Add("", "pods/exec", p.ToNamespace, "get", "create")
 	rights.Add("coordination.k8s.io", "leases", p.ToNamespace, "create", "get", "update", "delete")
-	lacking, err := c.Missing(ctx, rights)
-	if err != nil || len(lacking) == 0 {
-		return err
+	if len(files.Volumes) == 0 {
+		return rights
 	}
-	return missing(lacking)
+	for _, r := range files.Rights() {
+		rights.Add(r.Group, r.Resource, r.Namespace, r.Verb)
+	}
+	return rights
+}
+
+// CheckLoad asks for all rights that p needs: a catalog.Failure of
+// CodeForbidden names those that are missing. files is as for LoadPlan.Rights.
+func CheckLoad(ctx context.Context, c Cluster, p LoadPlan, files Plan) error {
+	return lackNone(ctx, c, p.Rights(files))
 }
 
 type loadPlanner struct {
@@ -200,7 +227,7 @@ func (l *loadPlanner) server(ctx context.Context) error {
 	case len(primaries) > 1:
 		return l.refuse(catalog.CodeTarget, "name one pod: --into pod/NAME", "%s in %s has %d servers that take writes", into, l.plan.ToNamespace, len(primaries))
 	case failed != nil:
-		return serverFailure(failed, into, l.plan.ToNamespace)
+		return l.forbidden(ctx, failed)
 	case len(replicas) > 0:
 		return l.refuse(catalog.CodeTarget, "name its primary with --into TYPE/NAME", "%s in %s is a replica, and takes no dump", into, l.plan.ToNamespace)
 	}
@@ -356,7 +383,7 @@ func (l *loadPlanner) stands(ctx context.Context) error {
 	}
 	found, err := lookInto(ctx, l.cluster, l.plan.Server, l.plan.Plugin, names)
 	if err != nil {
-		return serverFailure(err, l.into(), l.plan.ToNamespace)
+		return l.forbidden(ctx, err)
 	}
 	l.plan.Found = found
 	for i := range l.plan.Steps {

@@ -50,11 +50,7 @@ type Outcome struct {
 // Check asks for all rights that p needs: a catalog.Failure of CodeForbidden
 // names those that are missing.
 func Check(ctx context.Context, c Cluster, p Plan) error {
-	lacking, err := c.Missing(ctx, p.Rights())
-	if err != nil || len(lacking) == 0 {
-		return err
-	}
-	return missing(lacking)
+	return lackNone(ctx, c, p.Rights())
 }
 
 // Run makes the claims of p, at most Parallel at once. The outcomes are in p's

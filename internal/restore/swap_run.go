@@ -38,7 +38,7 @@ func (s Swap) Rights() []catalog.Right {
 	return rights
 }
 
-func lackNone(ctx context.Context, c SwapCluster, rights []catalog.Right) error {
+func lackNone(ctx context.Context, c Cluster, rights []catalog.Right) error {
 	lacking, err := c.Missing(ctx, rights)
 	if err != nil || len(lacking) == 0 {
 		return err
