@@ -107,8 +107,12 @@ func execError(err, refused error, ref catalog.ContainerRef) error {
 		return &catalog.ExitError{Code: exit.Code}
 	}
 	var upgrade *httpstream.UpgradeFailureError
-	if err != nil && strings.HasPrefix(err.Error(), "unable to upgrade connection") && errors.As(refused, &upgrade) && apierrors.IsForbidden(upgrade.Cause) {
-		return explain(upgrade.Cause, "exec", catalog.Right{Verb: "create", Resource: "pods/exec", Namespace: ref.Namespace})
+	if err == nil || !strings.HasPrefix(err.Error(), "unable to upgrade connection") || !errors.As(refused, &upgrade) || !apierrors.IsForbidden(upgrade.Cause) {
+		return err
 	}
-	return err
+	right := catalog.Right{Verb: "create", Resource: "pods/exec", Namespace: ref.Namespace}
+	if strings.Contains(err.Error(), " cannot ") { // of a WebSocket that lacks this alone the server does not say why
+		return forbidden(err, "exec", right)
+	}
+	return explain(upgrade.Cause, "exec", right)
 }

@@ -263,7 +263,13 @@ type failingReader struct{}
 func (failingReader) Read([]byte) (int, error) { return 0, errDiskFull }
 
 func TestExecForbidden(t *testing.T) {
-	refusal := &denial{verb: "create", resource: "pods/exec"}
+	for _, silent := range []bool{false, true} {
+		execForbidden(t, &denial{verb: "create", resource: "pods/exec", silent: silent})
+	}
+}
+
+func execForbidden(t *testing.T, refusal *denial) {
+	t.Helper()
 	server := httptest.NewServer(refusal)
 	defer server.Close()
 	c, err := Connect(&rest.Config{Host: server.URL}, "v1.2.3")
@@ -289,7 +295,10 @@ func TestExecForbidden(t *testing.T) {
 // denial refuses every request as an API server does.
 type denial struct {
 	verb, resource string
-	agents         []string
+	// silent: as one that allows to get pods/exec, which a WebSocket asks for,
+	// and not to create it, refuses such: without a reason.
+	silent bool
+	agents []string
 }
 
 func (d *denial) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -300,6 +309,9 @@ func (d *denial) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
 		Status:   metav1.StatusFailure, Reason: metav1.StatusReasonForbidden, Code: http.StatusForbidden,
 		Message: `pods "mysql-0" is forbidden: User "jo" cannot ` + d.verb + ` resource "` + d.resource + `"`,
+	}
+	if d.silent && r.Method == http.MethodGet {
+		status.Message = `pods "mysql-0" is forbidden: `
 	}
 	_ = json.NewEncoder(w).Encode(status) // the client may have gone
 }
