@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
@@ -66,6 +67,9 @@ func (o *listOptions) restorePoints(ctx context.Context, env *Env, cluster Clust
 // listCopies has all of the repositories listed at once: what lies there of
 // the cluster of that name, "" for this one, or an error.
 func listCopies(ctx context.Context, env *Env, cluster Cluster, requests []offsite.WorkRequest, of string, w catalog.Watcher) (all offsite.Listed, err error) {
+	if err := mayList(ctx, cluster, requests); err != nil {
+		return all, err
+	}
 	found := make([]offsite.Listed, len(requests))
 	errs := make([]error, len(requests))
 	var running sync.WaitGroup
@@ -80,6 +84,21 @@ func listCopies(ctx context.Context, env *Env, cluster Cluster, requests []offsi
 	slices.Sort(all.Clusters)
 	all.Clusters = slices.Compact(all.Clusters)
 	return all, errors.Join(errs...)
+}
+
+// mayList asks for all rights that it takes to list the repositories: one that
+// is missed on the way would leave a mover behind.
+func mayList(ctx context.Context, cluster Cluster, requests []offsite.WorkRequest) error {
+	var rights []catalog.Right
+	for _, r := range requests {
+		rights = append(rights, r.ListRights()...)
+	}
+	slices.SortFunc(rights, func(a, b catalog.Right) int { return strings.Compare(a.String(), b.String()) })
+	lacking, err := cluster.Missing(ctx, slices.Compact(rights))
+	if err != nil || len(lacking) == 0 {
+		return err
+	}
+	return catalog.Forbidden(lacking, "")
 }
 
 // nameOf is how s is called in a pipe: as kubectl calls it, or, where copies

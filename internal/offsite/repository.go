@@ -88,6 +88,16 @@ func List(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, c
 	return found, nil
 }
 
+// ListRights are what List of r needs to be allowed to do.
+func (r WorkRequest) ListRights() []catalog.Right {
+	var rights catalog.Rights
+	place := r.Repository.Namespace
+	rights.Add("batch", "jobs", place, "create", "watch", "delete")
+	rights.Add("", "pods", place, "list", "watch")
+	rights.Add("", "pods/log", place, "get")
+	return rights
+}
+
 // everything is what restic lists, of the namespaces asked for: all of it, or
 // an error.
 func everything(ctx context.Context, c Cluster, now func() time.Time, r WorkRequest, w catalog.Watcher) ([]restic.Snapshot, error) {
