@@ -187,6 +187,12 @@ func (h *leases) create(ctx context.Context, door coordinationclient.LeaseInterf
 		if err == nil {
 			return &lease{door: door, namespace: namespace, object: object, written: sent}, nil, nil
 		}
+		if apierrors.IsNotFound(err) { // who may not look at namespaces has not seen that before
+			return nil, nil, &catalog.Failure{
+				Code: catalog.CodeNotFound, Message: "take the lease of " + namespace + ": the namespace does not exist", Cause: err,
+				State: "nothing changed", Next: "kubectl create namespace " + namespace + "; or have the right to get namespaces, without which it is not seen to be gone",
+			}
+		}
 		if !apierrors.IsAlreadyExists(err) {
 			return nil, nil, explain(err, "take the lease of "+namespace, "create", namespace)
 		}
