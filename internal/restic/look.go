@@ -52,6 +52,9 @@ func (l Look) Job() (Job, error) {
 	return job, nil
 }
 
+// LookUnfit is the exit code of a Look whose volume will not do.
+const LookUnfit = 3
+
 // Looked is what a Look has found: regular files, and those of them that are
 // what they were.
 type Looked struct{ Files, Sums int }

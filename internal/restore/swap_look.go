@@ -88,6 +88,12 @@ func (r *replacing) lookAs(ctx context.Context, i int, pod restic.Pod) (restic.L
 	if err == nil {
 		found, err = restic.ReadLooked(end)
 	}
+	if err != nil && end.Exit == restic.LookUnfit { // it says itself what is wrong, and would say so again
+		err = &catalog.Failure{
+			Code: catalog.CodeDiffers, Message: err.Error(), State: "the app runs on",
+			Next: "take another set: kubectl backsnap list -n " + v.Snapshot.Namespace,
+		}
+	}
 	if err != nil {
 		err = fmt.Errorf("new volume of %s: %w", v.Snapshot.Claim, err)
 	}
