@@ -12,7 +12,7 @@ import (
 )
 
 // The tests of this file bear numbers of the study of the programs before ours,
-// as those of package retention do; 5 is a test of package cli.
+// as those of package retention do; 5 is a test of package cli, 19 of package kube.
 
 // backup-ns's sweep asks for the content first, and ends at the first snapshot
 // that has none.
