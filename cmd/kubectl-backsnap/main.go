@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"syscall"
 	"time"
@@ -34,10 +35,19 @@ func main() {
 	ctx := interruptible(context.Background())
 	env := &cli.Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
-		Now: time.Now, Getenv: os.Getenv, Random: rand.Reader, ReadFile: os.ReadFile, Version: version,
+		Now: time.Now, Getenv: os.Getenv, Random: rand.Reader, ReadFile: os.ReadFile, Program: program(), Version: version,
 		Connect: connect, Lock: lockRun, Hush: func() { klog.SetLogger(logr.Discard()) },
 	}
-	os.Exit(cli.Main(ctx, env, os.Args[1:]))
+	os.Exit(cli.Main(ctx, env, cli.Arguments(os.Args)))
+}
+
+// program is the path by which this program was called: kubectl calls plugins by
+// the path that it has found them at, a shell often by their name.
+func program() string {
+	if path, err := exec.LookPath(os.Args[0]); err == nil {
+		return path
+	}
+	return os.Args[0]
 }
 
 // interruptible is a context that ^C or SIGTERM ends: there is still time to

@@ -78,6 +78,8 @@ type Env struct {
 	Lock func(ctx context.Context, c Cluster, l Lock) (held context.Context, release func() error, err error)
 	// Hush silences the libraries; nil where there is nothing to silence.
 	Hush func()
+	// Program is the path by which this program was called.
+	Program string
 	// Version is this program's, `v0.1.0`.
 	Version string
 }

@@ -27,3 +27,6 @@ func ExplainedExits() (codes []int) {
 	}
 	return codes
 }
+
+// Offers reports whether a form of a usage line is completed.
+func Offers(text string) bool { return form.FindString(text) == text }

@@ -307,6 +307,7 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 			"template":                    {"new -o go-template", "--template={{.kind}}", "Repository"},
 			"timeout":                     {"new", "--timeout=7m", "deadline 37m"},
 		},
+		"completion install": {"dir": {"", "--dir=elsewhere", "elsewhere/kubectl_complete-backsnap created"}},
 		"repo list": {
 			"allow-missing-template-keys": {"-o jsonpath={.nonsense}", "--allow-missing-template-keys=false", "nonsense is not found"},
 			"backup-namespace":            {"", "--backup-namespace=elsewhere", "No repositories found in namespace elsewhere"},

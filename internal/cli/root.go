@@ -77,7 +77,7 @@ func New(env *Env) *cobra.Command {
 	cmd.SetIn(env.In)
 	cmd.SetOut(env.Out)
 	cmd.SetErr(env.Err)
-	cmd.CompletionOptions.HiddenDefaultCmd = true
+	cmd.CompletionOptions.DisableDefaultCmd = true // kubectl completes plugins by another way
 	config.AddFlags(cmd.PersistentFlags())
 	addVerbosity(cmd.PersistentFlags())
 
@@ -87,12 +87,13 @@ func New(env *Env) *cobra.Command {
 		{Message: "Operate Commands:", Commands: []*cobra.Command{newRepo(env, config), newAbort(env, config)}},
 	}
 	groups.Add(cmd)
-	cmd.AddCommand(newVersion(env, config), newOptions(env))
+	cmd.AddCommand(newCompletion(env), newVersion(env, config), newOptions(env))
 	cmd.SetHelpCommand(newHelp(cmd))
 	cmd.AddCommand(topics(cmd)...)
 	templates.ActsAsRootCommand(cmd, []string{"options"}, groups...)
 	cmd.SetHelpFunc(displayed(cmd, cmd.HelpFunc()))
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
+	offer(cmd, env, config)
 	return cmd
 }
 

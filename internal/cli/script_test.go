@@ -73,7 +73,7 @@ func (c command) run(t *testing.T) (code int) {
 		defer cancel(nil)
 		live := newCluster(c.world, now, func() { cancel(&catalog.Failure{Code: catalog.CodeInterrupted, Message: "signal interrupt"}) })
 		code = cli.Main(ctx, &cli.Env{
-			In: strings.NewReader(c.in), Out: c.out, Err: c.err, Now: now, Getenv: c.getenv, Random: strings.NewReader("\x16\x20\x0a\x1b0123456789abcdef"), ReadFile: readFile, Dir: c.dir, Version: "v0.1.0",
+			In: strings.NewReader(c.in), Out: c.out, Err: c.err, Now: now, Getenv: c.getenv, Random: strings.NewReader("\x16\x20\x0a\x1b0123456789abcdef"), ReadFile: readFile, Dir: c.dir, Program: filepath.Join(c.dir, "kubectl-backsnap"), Version: "v0.1.0",
 			Connect: func(genericclioptions.RESTClientGetter) (cli.Cluster, error) { return live, nil },
 			Lock:    live.lock,
 		}, c.args)

@@ -27,6 +27,39 @@ func TestKubectlFindsThePlugin(t *testing.T) {
 	}
 }
 
+// TestKubectlCompletesThePlugin has a real kubectl complete what is typed, as a
+// shell asks it to, after `completion install`.
+func TestKubectlCompletesThePlugin(t *testing.T) {
+	t.Parallel()
+	namespace := kit.Namespace(t)
+	kit.App(t, namespace)
+	binary, err := exec.LookPath("kubectl-backsnap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(binary, filepath.Join(dir, "kubectl-backsnap")); err != nil { // as krew has it
+		t.Fatal(err)
+	}
+	env := []string{"PATH=" + dir + ":" + os.Getenv("PATH")}
+	if r := kit.Command(t, env, "", "kubectl", "backsnap", "completion", "install"); r.Code != 0 || r.Stdout != filepath.Join(dir, "kubectl_complete-backsnap")+" created\n" {
+		t.Fatalf("exit %d: %s%s", r.Code, r.Stdout, r.Stderr)
+	}
+	for _, c := range []struct {
+		typed []string
+		want  string
+	}{
+		{[]string{"snap"}, "snapshot\tDump databases, cut their volumes as VolumeSnapshots, copy them off-site\n:36\n"},
+		{[]string{"snapshot", "-n", namespace, ""}, "deployment/app\ndata\n:36\n"},
+		{[]string{"snapshot", "-n", namespace[:len(namespace)-1]}, namespace + "\n:4\n"},
+		{[]string{"restore", "data", "--from", ""}, "auto\nsnapshot\ncopy\n:4\n"},
+	} {
+		if r := kit.Command(t, env, "", "kubectl", append([]string{"__complete", "backsnap"}, c.typed...)...); r.Code != 0 || r.Stdout != c.want {
+			t.Errorf("%q: exit %d\n%s%s", c.typed, r.Code, r.Stdout, r.Stderr)
+		}
+	}
+}
+
 // TestThePluginNeedsNothingInPATH runs it alone, with an empty PATH.
 func TestThePluginNeedsNothingInPATH(t *testing.T) {
 	t.Parallel()
