@@ -97,7 +97,7 @@ func TestExamplesRun(t *testing.T) {
 func TestDocumentsParse(t *testing.T) {
 	for _, line := range append(examples(t), "snapshot nothing", "snapshot -A --consistency=application", "list -n empty") {
 		args := strings.Fields(line)
-		if slices.Contains(args, "-o") || slices.Contains(args, "--help") || args[0] == "help" || args[0] == "options" || args[0] == "logs" {
+		if slices.Contains(args, "-o") || slices.Contains(args, "--help") || args[0] == "help" || args[0] == "options" || args[0] == "logs" || args[0] == "completion" {
 			continue
 		}
 		for _, format := range []string{"json", "yaml", "name"} {
