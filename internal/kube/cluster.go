@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -27,6 +28,7 @@ type Cluster struct {
 	config    *rest.Config
 	core      kubernetes.Interface
 	snapshots snapshotclient.Interface
+	dynamic   dynamic.Interface // for the kinds of schedules
 	restarts  *restarts
 
 	mu     sync.Mutex
@@ -56,7 +58,11 @@ func Connect(config *rest.Config, version string) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make snapshot client: %w", err)
 	}
-	return &Cluster{config: config, core: core, snapshots: snapshots, restarts: restarts, boards: map[string]*board{}}, nil
+	any, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("make dynamic client: %w", err)
+	}
+	return &Cluster{config: config, core: core, snapshots: snapshots, dynamic: any, restarts: restarts, boards: map[string]*board{}}, nil
 }
 
 // Suspend keeps all writes back, but those to Leases, until it is called with
