@@ -201,12 +201,58 @@ type Scope struct {
 	// InNamespace: repositories are those of the namespaces in scope, which must be
 	// readable, and no kind of the whole cluster is looked at.
 	InNamespace bool
+	// Repositories are the names of those that are meant; nil for all. Where
+	// Secrets may not be listed they are read by name: that of the Secret is
+	// then the repository's, as `repo create` has it.
+	Repositories []string
+}
+
+// Rights are what looking at all of it takes: a role made for it has them. What
+// only adds to the picture may be missing.
+func (s Scope) Rights() Rights {
+	var rights Rights
+	places, secrets := s.Namespaces, []string{s.BackupNamespace}
+	if s.All {
+		places = []string{""}
+	}
+	if s.InNamespace {
+		secrets = places
+	}
+	for _, place := range places {
+		rights.Add("", "persistentvolumeclaims", place, "list")
+		rights.Add("", "pods", place, "list")
+		if !s.All {
+			rights.Add("", "namespaces", place, "get")
+		}
+	}
+	if s.All {
+		rights.Add("", "namespaces", "", "list")
+	}
+	if !s.InNamespace {
+		rights.Add("", "persistentvolumes", "", "list")
+		rights.Add("snapshot.storage.k8s.io", "volumesnapshotclasses", "", "list")
+	}
+	for _, place := range secrets {
+		rights.secrets(place, s.Repositories)
+	}
+	return rights
+}
+
+// secrets adds what reading the Secrets of those repositories takes, nil for all.
+func (r *Rights) secrets(place string, repositories []string) {
+	if repositories == nil {
+		r.Add("", "secrets", place, "list")
+	}
+	for _, name := range repositories {
+		r.add(Right{Verb: "get", Resource: "secrets", Namespace: place, Name: name})
+	}
 }
 
 // Right is one thing that a run needs to be allowed to do.
 type Right struct {
 	Verb, Group, Resource string // Resource may be pods/exec
 	Namespace             string // "" for cluster-scoped resources
+	Name                  string // of the one object; "" for all
 }
 
 // Rights are all that a run needs, each once.
@@ -215,9 +261,20 @@ type Rights []Right
 // Add adds those of verbs on one resource that are not there yet.
 func (r *Rights) Add(group, resource, namespace string, verbs ...string) {
 	for _, verb := range verbs {
-		if right := (Right{Verb: verb, Group: group, Resource: resource, Namespace: namespace}); !slices.Contains(*r, right) {
-			*r = append(*r, right)
-		}
+		r.add(Right{Verb: verb, Group: group, Resource: resource, Namespace: namespace})
+	}
+}
+
+// Join adds those of others that are not there yet.
+func (r *Rights) Join(others []Right) {
+	for _, right := range others {
+		r.add(right)
+	}
+}
+
+func (r *Rights) add(right Right) {
+	if !slices.Contains(*r, right) {
+		*r = append(*r, right)
 	}
 }
 
@@ -226,6 +283,9 @@ func (r Right) String() string {
 	s := r.Verb + " " + r.Resource
 	if r.Group != "" {
 		s += "." + r.Group
+	}
+	if r.Name != "" {
+		s += " " + r.Name
 	}
 	if r.Namespace != "" {
 		s += " in " + r.Namespace

@@ -52,14 +52,14 @@ func Roles(rights []Right) string {
 	return strings.Join(documents, "---\n")
 }
 
-// rulesOf are the rules for what is in that namespace: one for each resource,
-// in the order of the rights.
+// rulesOf are the rules for what is in that namespace: one for each resource
+// or object, in the order of the rights.
 func rulesOf(rights []Right, namespace string) string {
-	type resource struct{ group, name string }
+	type resource struct{ group, name, object string }
 	var resources []resource
 	verbs := map[resource][]string{}
 	for _, right := range rights {
-		of := resource{right.Group, right.Resource}
+		of := resource{right.Group, right.Resource, right.Name}
 		switch {
 		case right.Namespace != namespace:
 			continue
@@ -72,7 +72,11 @@ func rulesOf(rights []Right, namespace string) string {
 	}
 	var rules strings.Builder
 	for _, of := range resources {
-		fmt.Fprintf(&rules, "  - {apiGroups: [%q], resources: [%s], verbs: [%s]}\n", of.group, of.name, strings.Join(verbs[of], ", "))
+		named := ""
+		if of.object != "" {
+			named = fmt.Sprintf("resourceNames: [%q], ", of.object)
+		}
+		fmt.Fprintf(&rules, "  - {apiGroups: [%q], resources: [%s], %sverbs: [%s]}\n", of.group, of.name, named, strings.Join(verbs[of], ", "))
 	}
 	return rules.String()
 }

@@ -14,6 +14,7 @@ func TestRoles(t *testing.T) {
 		{Verb: "delete", Resource: "persistentvolumeclaims", Namespace: "shop"},
 		{Verb: "create", Resource: "persistentvolumeclaims", Namespace: "shop"},
 		{Verb: "update", Group: "coordination.k8s.io", Resource: "leases", Namespace: "backsnap"},
+		{Verb: "get", Resource: "secrets", Namespace: "backsnap", Name: "main"},
 	})
 	const want = `apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -30,9 +31,10 @@ rules:
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
-metadata: {name: backsnap-36b4e4bb, namespace: backsnap}
+metadata: {name: backsnap-3903ac02, namespace: backsnap}
 rules:
   - {apiGroups: ["coordination.k8s.io"], resources: [leases], verbs: [update]}
+  - {apiGroups: [""], resources: [secrets], resourceNames: ["main"], verbs: [get]}
 `
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

@@ -16,6 +16,14 @@ const (
 // works on.
 const AnnotationTarget = "backsnap.sh/target"
 
+// AnnotationPlaces stands on a schedule's ServiceAccount and names the namespaces
+// that have parts of the schedule, with commas between them; PlaceCluster among
+// them says that others are in no namespace.
+const (
+	AnnotationPlaces = "backsnap.sh/places"
+	PlaceCluster     = "*"
+)
+
 // OfSchedule are the labels of what the schedule of that name is made of. The
 // map is the caller's.
 func OfSchedule(namespace, name string) map[string]string {

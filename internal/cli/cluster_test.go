@@ -134,7 +134,7 @@ func (c *cluster) repositories(namespace string) []catalog.Repository {
 	return found
 }
 
-func (c *cluster) Repositories(_ context.Context, namespace string) ([]catalog.Repository, error) {
+func (c *cluster) Repositories(_ context.Context, namespace string, _ ...string) ([]catalog.Repository, error) {
 	return c.repositories(namespace), c.broken()
 }
 

@@ -137,6 +137,7 @@ func (c *copying) trial() bool { return c.flags.dryRun == "server" }
 // look looks at the cluster, once.
 func (c *copying) look(ctx context.Context) (err error) {
 	c.started = c.env.Now()
+	c.scope.Repositories = c.repositories
 	c.inventory, err = c.cluster.Inventory(ctx, c.scope)
 	return err
 }
@@ -204,14 +205,21 @@ func (c *copying) repositoryNote(shot catalog.Snapshot) (string, bool) {
 // those of the copies, and those of the Leases of namespaces.
 func (c *copying) checkRights(ctx context.Context, rights []catalog.Right, namespaces []string) error {
 	all := catalog.Rights(append(rights, c.copies.Rights()...))
-	for _, namespace := range namespaces {
-		all.Add("coordination.k8s.io", "leases", namespace, "create", "get", "update", "delete")
-	}
+	all.Join(leases(namespaces...))
 	missing, err := c.cluster.Missing(ctx, all)
 	if err != nil || len(missing) == 0 {
 		return err
 	}
 	return catalog.Forbidden(missing, "leave the copy out with --repository=none")
+}
+
+// leases are what holding namespaces takes.
+func leases(namespaces ...string) []catalog.Right {
+	var rights catalog.Rights
+	for _, namespace := range namespaces {
+		rights.Add("coordination.k8s.io", "leases", namespace, "create", "get", "update", "delete")
+	}
+	return rights
 }
 
 // lock takes the namespaces for this run, and a slot of this machine.

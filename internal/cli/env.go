@@ -18,6 +18,7 @@ import (
 	"github.com/backsnap/kubectl-backsnap/internal/prune"
 	"github.com/backsnap/kubectl-backsnap/internal/restic"
 	"github.com/backsnap/kubectl-backsnap/internal/restore"
+	"github.com/backsnap/kubectl-backsnap/internal/schedule"
 	"github.com/backsnap/kubectl-backsnap/internal/snapshot"
 )
 
@@ -28,6 +29,7 @@ type Cluster interface {
 	restore.RefillCluster
 	prune.Cluster
 	prune.CopyCluster
+	schedule.Cluster
 	// TrySnapshot, TryClone and TryMover are whether the server would take what
 	// would be made of a snapshot, a copy's clone, a copy's mover. It stores
 	// nothing.

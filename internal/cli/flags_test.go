@@ -327,6 +327,9 @@ func TestEveryFlagHasAnEffect(t *testing.T) {
 		"run-as-user":           {"", "--run-as-user=999", "User:999"},
 	}
 	commands["prune"], commands["adopt"] = pruneEffects(), adoptEffects()
+	commands["schedule create"], commands["schedule list"] = scheduleEffects(), scheduleListEffects()
+	commands["snapshot"]["if-due"] = effect{"", "--if-due", "are not due yet, or have no schedule"}
+	commands["snapshot"]["schedule"] = effect{"--if-due", "--schedule=@daily", "created (crash"}
 	for name, base := range map[string]string{
 		"prune": "--dry-run", "list": "--from-repository=main", "repo check": "new", "repo create": "x --env-file=main.env --init", "repo init": "new", "repo stats": "new", "repo unlock": "new",
 		"restore": "data-mysql-0 --from=copy", "snapshot": "",
@@ -416,6 +419,8 @@ func observe(t *testing.T, name, args string) string {
 	case "adopt":
 		w.Storage.Never = "stuck"
 		w.Contents = append(w.Contents, worldContent{Name: "snapcontent-77aa", Snapshot: "shop/stuck-1", Claim: "shop/stuck", Run: "20261120-011500-p9aa", Policy: "Retain", Consistency: "crash"})
+	case "schedule list":
+		scheduleWorld(w)
 	case "abort", "logs":
 		w.Snapshots = append(w.Snapshots, worldSnapshot{Name: "shop/left", Claim: "shop/data", Run: "20261110-011500-left"},
 			worldSnapshot{Name: "crm/left", Claim: "crm/data", Run: "20261110-011500-left"})

@@ -125,6 +125,8 @@ var documents = []struct {
 	{"repo unlock", unlockDoc{}},
 	{"repo stats", statsDoc{}},
 	{"abort", abortDoc{}},
+	{"schedule create, whose -o yaml has one document an object", manifestList{}},
+	{"schedule list", scheduleList{}},
 	{"version", versionDoc{}},
 	{"--progress=json, one a line on standard error", line{}},
 }

@@ -78,6 +78,9 @@ func TestExamplesRun(t *testing.T) {
 	}
 	for _, args := range lines {
 		w := shopWorld()
+		if !strings.HasPrefix(args, "schedule create") {
+			scheduleWorld(w)
+		}
 		if _, claim, named := strings.Cut(args, "--to-pvc "); named { // of the runbooks: the claim is lost
 			w.Claims = slices.DeleteFunc(w.Claims, func(c worldClaim) bool { return c.Name == "shop/"+claim })
 		}
@@ -97,7 +100,7 @@ func TestExamplesRun(t *testing.T) {
 func TestDocumentsParse(t *testing.T) {
 	for _, line := range append(examples(t), "snapshot nothing", "snapshot -A --consistency=application", "list -n empty") {
 		args := strings.Fields(line)
-		if slices.Contains(args, "-o") || slices.Contains(args, "--help") || args[0] == "help" || args[0] == "options" || args[0] == "logs" || args[0] == "completion" {
+		if slices.Contains(args, "-o") || slices.Contains(args, "--help") || slices.Contains([]string{"completion", "help", "logs", "options"}, args[0]) || args[0] == "schedule" && args[1] != "create" && args[1] != "list" {
 			continue
 		}
 		for _, format := range []string{"json", "yaml", "name"} {
@@ -113,7 +116,7 @@ func TestDocumentsParse(t *testing.T) {
 					t.Errorf("%s -o yaml: %v\n%s%s", line, err, stdout, stderr)
 				}
 			case "name":
-				if args[0] != "version" && stdout != "" && !regexp.MustCompile(`^([a-z.0-9]+(/[a-z.0-9-]+){1,2}\n)+$`).MatchString(stdout) {
+				if args[0] != "version" && stdout != "" && !regexp.MustCompile(`^([a-z.0-9]+(/[a-z.0-9:-]+){1,2}\n)+$`).MatchString(stdout) {
 					t.Errorf("%s -o name:\n%s", line, stdout)
 				}
 			}

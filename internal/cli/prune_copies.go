@@ -146,7 +146,7 @@ func (c *copyPruning) requests(ctx context.Context, namespaces []string) ([]prun
 
 // chosen are the repositories in place that are meant.
 func (c *copyPruning) chosen(ctx context.Context, place string) ([]catalog.Repository, error) {
-	found, err := c.cluster.Repositories(ctx, place)
+	found, err := c.cluster.Repositories(ctx, place, c.flags.repositories...)
 	if err != nil {
 		return nil, err
 	}
@@ -256,13 +256,20 @@ func (c *copyPruning) rights() []catalog.Right {
 		if c.errs[i] != nil || p.Idle() {
 			continue
 		}
-		place := p.Copies.Repository.Namespace
-		rights.Add("", "configmaps", place, "get", "create", "patch")
-		if len(p.Doing(retention.Sweep)) > 0 {
-			rights.Add("batch", "jobs", place, "create", "list", "watch", "delete")
-			rights.Add("", "pods", place, "list", "watch")
-			rights.Add("coordination.k8s.io", "leases", place, "create", "get", "update", "delete")
-		}
+		rights.Join(copyRights(p.Copies.Repository.Namespace, len(p.Doing(retention.Sweep)) > 0))
+	}
+	return rights
+}
+
+// copyRights are what marking copies in a repository of that namespace takes, and
+// where some are swept what having a mover do that takes.
+func copyRights(place string, sweeps bool) []catalog.Right {
+	var rights catalog.Rights
+	rights.Add("", "configmaps", place, "get", "create", "patch")
+	if sweeps {
+		rights.Add("batch", "jobs", place, "create", "list", "watch", "delete")
+		rights.Add("", "pods", place, "list", "watch")
+		rights.Join(leases(place))
 	}
 	return rights
 }

@@ -58,7 +58,7 @@ func (f *workFlags) requests(ctx context.Context, env *Env, cluster Cluster, nam
 
 // requestsOf are the same as work of that run.
 func (f *workFlags) requestsOf(ctx context.Context, env *Env, cluster Cluster, run catalog.Run, names ...string) ([]offsite.WorkRequest, error) {
-	repositories, err := cluster.Repositories(ctx, f.backupNamespace)
+	repositories, err := cluster.Repositories(ctx, f.backupNamespace, names...)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ type session struct {
 	options *snapshotOptions
 	request snapshot.Request
 	note    string // about the time zone
+	waiting int    // apps that are not due, or have no schedule
 	cuts    snapshot.Plan
 }
 
@@ -55,6 +56,9 @@ func (s *session) plan(ctx context.Context) (err error) {
 		return err
 	}
 	if s.cuts, err = snapshot.MakePlan(s.request, s.inventory); err != nil {
+		return err
+	}
+	if err := s.keepDue(ctx); err != nil {
 		return err
 	}
 	if err := s.checkRepositories(); err != nil {
@@ -171,6 +175,9 @@ func (s *session) notes() []string {
 	var notes []string
 	if s.note != "" {
 		notes = append(notes, s.note)
+	}
+	if s.waiting > 0 {
+		notes = append(notes, fmt.Sprintf("%d apps are not due yet, or have no schedule", s.waiting))
 	}
 	costs := map[string]string{
 		catalog.KindVolumes:    "drivers are those that the claims name",

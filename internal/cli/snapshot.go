@@ -18,6 +18,7 @@ type snapshotOptions struct {
 	consistency, plugin, class string
 	retain, timezone           string
 	pin, removeDump            bool
+	due                        dueFlags
 	dumpTimeout, timeout       time.Duration
 }
 
@@ -65,6 +66,8 @@ func (o *snapshotOptions) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&o.pin, "pin", false, "Keep until the pin is taken off")
 	f.BoolVar(&o.removeDump, "remove-dump", false, "Remove a dump's files from its volume once they are in a snapshot")
 	f.StringVar(&o.timezone, "timezone", "", "Time zone of days and periods, an IANA `name`; default: the local one")
+	f.BoolVar(&o.due.only, "if-due", false, "Take only the apps that are due, by annotation "+catalog.AnnotationSchedule+" of a claim, else of its namespace, else by --schedule, and by the restore points that there are")
+	f.StringVar(&o.due.table, "schedule", "", "With --if-due: the `table` of what has no annotation, five fields or @hourly, @daily, @weekly, @monthly; none: only what has one is taken")
 	f.DurationVar(&o.dumpTimeout, "dump-timeout", o.dumpTimeout, "The longest a dump may take")
 	f.DurationVar(&o.timeout, "timeout", o.timeout, "The longest to wait until a snapshot is ready")
 }
@@ -92,7 +95,7 @@ func (o *snapshotOptions) check() error {
 	if o.dumpTimeout < time.Second || o.timeout < time.Second {
 		return fmt.Errorf("--dump-timeout and --timeout: want at least 1s")
 	}
-	return nil
+	return o.due.check()
 }
 
 func runSnapshot(cmd *cobra.Command, env *Env, config *genericclioptions.ConfigFlags, o *snapshotOptions, args []string) error {

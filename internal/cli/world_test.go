@@ -49,7 +49,8 @@ type world struct {
 	// Marks are those of copies, by repository and restic snapshot.
 	Marks map[string]map[string]string `json:"marks,omitempty"`
 	// Restored are the claims that restores have made.
-	Restored []string `json:"restored,omitempty"`
+	Restored  []string        `json:"restored,omitempty"`
+	Schedules []worldSchedule `json:"schedules,omitempty"`
 	// History is what was done to it, in order of the alphabet.
 	History []string `json:"history,omitempty"`
 }

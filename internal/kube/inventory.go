@@ -36,7 +36,10 @@ func (c *Cluster) Inventory(ctx context.Context, scope catalog.Scope) (catalog.I
 		g.run(func() (err error) { volumes, err = c.listVolumes(ctx); return err })
 		g.run(func() (err error) { v.Classes, err = c.listClasses(ctx); return err })
 		g.run(func() (err error) { v.Namespaces, v.Lost, err = c.namespaces(ctx, scope); return err })
-		g.run(func() (err error) { v.Repositories, err = c.repositories(ctx, scope.BackupNamespace); return err })
+		g.run(func() (err error) {
+			v.Repositories, err = c.repositories(ctx, scope.BackupNamespace, scope.Repositories)
+			return err
+		})
 	}
 	if err := g.wait(); err != nil {
 		return catalog.Inventory{}, untouched(err)
@@ -222,11 +225,11 @@ func annotations(namespace *corev1.Namespace) map[string]string {
 
 // repositories are the restic repositories whose Secrets lie in namespace;
 // none if that may not be read, is not there, or namespace is "".
-func (c *Cluster) repositories(ctx context.Context, namespace string) ([]catalog.Repository, error) {
+func (c *Cluster) repositories(ctx context.Context, namespace string, named []string) ([]catalog.Repository, error) {
 	if namespace == "" {
 		return nil, nil
 	}
-	secrets, err := c.listSecrets(ctx, namespace)
+	secrets, err := c.listSecrets(ctx, namespace, named)
 	if apierrors.IsForbidden(err) || apierrors.IsNotFound(err) {
 		return nil, nil
 	}
@@ -240,14 +243,35 @@ func (c *Cluster) repositories(ctx context.Context, namespace string) ([]catalog
 // They were asked for: that they may not be read is an error.
 func (c *Cluster) repositoriesBeside(ctx context.Context, scope catalog.Scope) ([]catalog.Repository, error) {
 	return each(scope, catalog.Right{Resource: "secrets"}, func(namespace string) ([]catalog.Repository, error) {
-		secrets, err := c.listSecrets(ctx, namespace)
+		secrets, err := c.listSecrets(ctx, namespace, scope.Repositories)
 		return toRepositories(secrets), err
 	})
 }
 
-func (c *Cluster) listSecrets(ctx context.Context, namespace string) ([]corev1.Secret, error) {
-	return list(ctx, metav1.ListOptions{LabelSelector: catalog.LabelRepository}, c.core.CoreV1().Secrets(namespace).List,
+// listSecrets are those of repositories. Who may not list them may still read
+// the named ones, each by its name.
+func (c *Cluster) listSecrets(ctx context.Context, namespace string, named []string) ([]corev1.Secret, error) {
+	secrets, err := list(ctx, metav1.ListOptions{LabelSelector: catalog.LabelRepository}, c.core.CoreV1().Secrets(namespace).List,
 		func(l *corev1.SecretList) []corev1.Secret { return l.Items })
+	if !apierrors.IsForbidden(err) || len(named) == 0 || namespace == metav1.NamespaceAll {
+		return secrets, err
+	}
+	for _, name := range named {
+		var secret *corev1.Secret
+		one := again(ctx, func(ctx context.Context) (err error) {
+			secret, err = c.core.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+			return err
+		})
+		switch {
+		case one == nil && secret.Labels[catalog.LabelRepository] != "":
+			secrets = append(secrets, *secret)
+		case apierrors.IsForbidden(one):
+			return nil, err // that of the list says what would do
+		case one != nil && !apierrors.IsNotFound(one):
+			return nil, one
+		}
+	}
+	return secrets, nil
 }
 
 func toRepositories(secrets []corev1.Secret) []catalog.Repository {

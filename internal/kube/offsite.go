@@ -32,11 +32,12 @@ func claimRight(verb, namespace string) catalog.Right {
 }
 
 // Repositories are the restic repositories whose Secrets lie in namespace, by
-// name. Their passwords go no further than here.
-func (c *Cluster) Repositories(ctx context.Context, namespace string) ([]catalog.Repository, error) {
+// name. Where they may not be listed, the named ones are read one by one. Their
+// passwords go no further than here.
+func (c *Cluster) Repositories(ctx context.Context, namespace string, named ...string) ([]catalog.Repository, error) {
 	found := catalog.Inventory{}
 	var err error
-	found.Repositories, err = c.repositories(ctx, namespace)
+	found.Repositories, err = c.repositories(ctx, namespace, named)
 	found.Sort()
 	return found.Repositories, err
 }

@@ -24,15 +24,16 @@ var scheduleKinds = []struct {
 	kind     string
 	resource schema.GroupVersionResource
 	cluster  bool // it is in no namespace
+	foreign  bool // the kind is no part of Kubernetes: usual roles are without it
 }{
-	{"CronJob", schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "cronjobs"}, false},
-	{"PrometheusRule", schema.GroupVersionResource{Group: "monitoring.coreos.com", Version: "v1", Resource: "prometheusrules"}, false},
-	{"NetworkPolicy", schema.GroupVersionResource{Group: "networking.k8s.io", Version: "v1", Resource: "networkpolicies"}, false},
-	{"ClusterRoleBinding", schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"}, true},
-	{"ClusterRole", schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"}, true},
-	{"RoleBinding", schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "rolebindings"}, false},
-	{"Role", schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "roles"}, false},
-	{"ServiceAccount", schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}, false},
+	{"CronJob", schema.GroupVersionResource{Group: "batch", Version: "v1", Resource: "cronjobs"}, false, false},
+	{"PrometheusRule", schema.GroupVersionResource{Group: "monitoring.coreos.com", Version: "v1", Resource: "prometheusrules"}, false, true},
+	{"NetworkPolicy", schema.GroupVersionResource{Group: "networking.k8s.io", Version: "v1", Resource: "networkpolicies"}, false, false},
+	{"ClusterRoleBinding", schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterrolebindings"}, true, false},
+	{"ClusterRole", schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "clusterroles"}, true, false},
+	{"RoleBinding", schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "rolebindings"}, false, false},
+	{"Role", schema.GroupVersionResource{Group: "rbac.authorization.k8s.io", Version: "v1", Resource: "roles"}, false, false},
+	{"ServiceAccount", schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}, false, false},
 }
 
 // resourceRight is the right to do verb with a kind of a schedule.
@@ -95,16 +96,19 @@ func (c *Cluster) RemoveManifest(ctx context.Context, o *unstructured.Unstructur
 }
 
 // ManifestsOf are the objects that carry the labels of that schedule, its
-// CronJobs first, in those namespaces and in none.
+// CronJobs first and its ServiceAccount last, in those namespaces; "" among them
+// are those in none.
 func (c *Cluster) ManifestsOf(ctx context.Context, namespace, name string, namespaces []string) ([]*unstructured.Unstructured, error) {
 	var found []*unstructured.Unstructured
 	for _, k := range scheduleKinds {
-		places := namespaces
-		if k.cluster {
-			places = []string{""}
-		}
-		for _, place := range places {
+		for _, place := range namespaces {
+			if (place == "") != k.cluster {
+				continue
+			}
 			objects, err := c.manifests(ctx, k.resource, place, catalog.OfSchedule(namespace, name))
+			if k.foreign { // who may not list what he may not have made has made none
+				err = unlessForbidden(err)
+			}
 			if err != nil {
 				return nil, err
 			}

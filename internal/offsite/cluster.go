@@ -72,8 +72,10 @@ type Cluster interface {
 	// ClusterUID is the UID of the namespace kube-system: what tells clusters
 	// apart.
 	ClusterUID(ctx context.Context) (string, error)
-	// Repositories are those whose Secrets lie in namespace, by name.
-	Repositories(ctx context.Context, namespace string) ([]catalog.Repository, error)
+	// Repositories are those whose Secrets lie in namespace, by name. Who may not
+	// list Secrets is shown the named ones, as far as their Secrets have the
+	// same names.
+	Repositories(ctx context.Context, namespace string, named ...string) ([]catalog.Repository, error)
 	// CreateNamespace makes a namespace; false if it was there, which is left
 	// as it is. dry asks the server whether it would, and makes none.
 	CreateNamespace(ctx context.Context, n catalog.Meta, dry bool) (made bool, err error)

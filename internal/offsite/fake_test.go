@@ -284,7 +284,7 @@ func (c *cluster) ClusterUID(ctx context.Context) (string, error) {
 	return c.uid, c.note(ctx, "", "uid")
 }
 
-func (c *cluster) Repositories(context.Context, string) ([]catalog.Repository, error) {
+func (c *cluster) Repositories(context.Context, string, ...string) ([]catalog.Repository, error) {
 	return c.repositories, nil
 }
 

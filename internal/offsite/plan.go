@@ -280,3 +280,33 @@ func (p Plan) Rights() []catalog.Right {
 	}
 	return rights
 }
+
+// Grants are Rights and what goes with them, which is not asked for one by one:
+// a role made for it has them all.
+func (p Plan) Grants() []catalog.Right {
+	const snapshots = "snapshot.storage.k8s.io"
+	grants := catalog.Rights(p.Rights())
+	for _, c := range p.Copies {
+		ns := c.Repository.Namespace
+		grants.Add("", "persistentvolumeclaims", ns, "get", "list")
+		grants.Join(WorkGrants(ns))
+		if c.Beside() {
+			continue
+		}
+		grants.Add(snapshots, "volumesnapshots", ns, "get")
+		grants.Add(snapshots, "volumesnapshotcontents", "", "get", "list", "delete")
+		grants.Add("storage.k8s.io", "storageclasses", "", "get")
+		grants.Add("", "persistentvolumes", "", "get", "patch") // of a clone whose class retains volumes
+	}
+	return grants
+}
+
+// WorkGrants are what having a mover work on a repository in namespace takes.
+func WorkGrants(namespace string) []catalog.Right {
+	var grants catalog.Rights
+	grants.Add("batch", "jobs", namespace, "create", "get", "list", "watch", "delete")
+	grants.Add("", "pods", namespace, "list", "watch")
+	grants.Add("", "pods/log", namespace, "get")
+	grants.Add("", "events", namespace, "watch") // why a mover does not start
+	return grants
+}

@@ -389,6 +389,30 @@ func (p Plan) Namespaces() []string {
 	return slices.Compact(names)
 }
 
+// AnyPlan is a plan that has one of everything that a plan may do, in each
+// of these namespaces: what its Grants are about.
+func AnyPlan(namespaces []string) Plan {
+	p := Plan{Back: []catalog.Content{{}}, Left: []catalog.Content{{}}, Drift: []Drifted{{}}}
+	for _, namespace := range namespaces {
+		of := retention.Verdict{Point: retention.Point{Namespace: namespace}}
+		p.Rows = append(p.Rows, Row{Verdict: of, Does: retention.Mark}, Row{Verdict: of, Does: retention.Sweep})
+	}
+	return p
+}
+
+// Grants are Rights, and what planning and running it reads: a role made for it
+// has them.
+func (p Plan) Grants() []catalog.Right {
+	const group = "snapshot.storage.k8s.io"
+	grants := catalog.Rights(p.Rights())
+	for _, r := range p.Rows {
+		grants.Add(group, "volumesnapshots", r.Point.Namespace, "get", "list", "watch")
+		grants.Add("coordination.k8s.io", "leases", r.Point.Namespace, "list")
+	}
+	grants.Add(group, KindContents, "", "get", "list", "watch")
+	return grants
+}
+
 // Rights are what Run needs to be allowed to do.
 func (p Plan) Rights() []catalog.Right {
 	const group = "snapshot.storage.k8s.io"

@@ -74,6 +74,22 @@ func (c Cron) Next(t time.Time) time.Time {
 	return c.table.Next(t)
 }
 
+// Longest is the longest time between two turns that follow each other, by a clock
+// that is never set. It looks at five years, or at as many turns as a month of
+// minutes has.
+func (c Cron) Longest() (longest time.Duration) {
+	const most = 31 * 24 * 60
+	last := c.Next(aDay)
+	for range most {
+		next := c.Next(last)
+		if next.IsZero() || next.After(aDay.AddDate(5, 0, 0)) && longest > 0 {
+			break
+		}
+		last, longest = next, max(longest, next.Sub(last))
+	}
+	return longest
+}
+
 // Spread gives a time table that names no minute one that depends on name alone:
 // two schedules do not begin together, and the same one always comes out the
 // same. @daily, @weekly, @monthly and @yearly come between midnight and six. A

@@ -48,10 +48,11 @@ type Request struct {
 	FailAtOnce []int32
 	Suspended  bool
 	// NetworkPolicy: nothing may connect to the pod, and it connects to the API
-	// server and to DNS alone.
+	// server, on APIPorts, and to DNS alone.
 	NetworkPolicy bool
-	// Alert is the age of the last success above which a PrometheusRule alerts;
-	// 0 for no such rule.
+	APIPorts      []int
+	// Alert is how much older than its time table lets it be a CronJob's last
+	// success is when a PrometheusRule alerts; 0 for no such rule.
 	Alert time.Duration
 }
 
@@ -92,6 +93,11 @@ func Manifests(r Request) ([]*unstructured.Unstructured, error) {
 	}
 	if r.Alert > 0 {
 		all = append(all, r.rule())
+	}
+	for _, u := range all {
+		if u.GetKind() == "ServiceAccount" { // it goes last: who deletes the rest finds it by that
+			u.SetAnnotations(map[string]string{catalog.AnnotationPlaces: strings.Join(r.places(), ",")})
+		}
 	}
 	return all, nil
 }
@@ -152,6 +158,17 @@ func (r Request) roles() []runtime.Object {
 	return objects
 }
 
+// places are the namespaces of the objects, and catalog.PlaceCluster where some
+// are in none.
+func (r Request) places() []string {
+	places := append(namespacesOf(r.Rights), r.Namespace)
+	for i := range places {
+		places[i] = cmp.Or(places[i], catalog.PlaceCluster)
+	}
+	slices.Sort(places)
+	return slices.Compact(places)
+}
+
 func namespacesOf(rights []catalog.Right) []string {
 	var names []string
 	for _, right := range rights {
@@ -161,22 +178,27 @@ func namespacesOf(rights []catalog.Right) []string {
 	return slices.Compact(names)
 }
 
-// rulesOf are the rules for what is in that namespace: sorted, one a resource.
+// rulesOf are the rules for what is in that namespace: sorted, one a resource, or
+// object.
 func rulesOf(rights []catalog.Right, namespace string) []rbacv1.PolicyRule {
-	type resource struct{ group, name string }
+	type resource struct{ group, name, object string }
 	verbs := map[resource][]string{}
 	for _, right := range rights {
 		if right.Namespace == namespace {
-			of := resource{right.Group, right.Resource}
+			of := resource{right.Group, right.Resource, right.Name}
 			verbs[of] = append(verbs[of], right.Verb)
 		}
 	}
 	var rules []rbacv1.PolicyRule
 	for _, of := range slices.SortedFunc(maps.Keys(verbs), func(a, b resource) int {
-		return cmp.Or(cmp.Compare(a.group, b.group), cmp.Compare(a.name, b.name))
+		return cmp.Or(cmp.Compare(a.group, b.group), cmp.Compare(a.name, b.name), cmp.Compare(a.object, b.object))
 	}) {
 		slices.Sort(verbs[of])
-		rules = append(rules, rbacv1.PolicyRule{APIGroups: []string{of.group}, Resources: []string{of.name}, Verbs: slices.Compact(verbs[of])})
+		rule := rbacv1.PolicyRule{APIGroups: []string{of.group}, Resources: []string{of.name}, Verbs: slices.Compact(verbs[of])}
+		if of.object != "" {
+			rule.ResourceNames = []string{of.object}
+		}
+		rules = append(rules, rule)
 	}
 	return rules
 }
@@ -250,10 +272,14 @@ func (r Request) pod(p Part) corev1.PodSpec {
 }
 
 // networkPolicy lets the pods reach DNS and the API server, whose address a
-// policy cannot name: its usual ports, anywhere. The movers are other pods.
+// policy cannot name: its ports, anywhere. The movers are other pods.
 func (r Request) networkPolicy() runtime.Object {
-	port := func(protocol corev1.Protocol, number int32) networkingv1.NetworkPolicyPort {
-		return networkingv1.NetworkPolicyPort{Protocol: &protocol, Port: new(intstr.FromInt32(number))}
+	port := func(protocol corev1.Protocol, number int) networkingv1.NetworkPolicyPort {
+		return networkingv1.NetworkPolicyPort{Protocol: &protocol, Port: new(intstr.FromInt32(int32(number)))}
+	}
+	ports := []networkingv1.NetworkPolicyPort{port(corev1.ProtocolUDP, 53), port(corev1.ProtocolTCP, 53)}
+	for _, number := range slices.Sorted(slices.Values(r.APIPorts)) {
+		ports = append(ports, port(corev1.ProtocolTCP, number))
 	}
 	return &networkingv1.NetworkPolicy{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"},
@@ -261,26 +287,26 @@ func (r Request) networkPolicy() runtime.Object {
 		Spec: networkingv1.NetworkPolicySpec{
 			PodSelector: metav1.LabelSelector{MatchLabels: r.labels()},
 			PolicyTypes: []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress},
-			Egress: []networkingv1.NetworkPolicyEgressRule{{Ports: []networkingv1.NetworkPolicyPort{
-				port(corev1.ProtocolUDP, 53), port(corev1.ProtocolTCP, 53), port(corev1.ProtocolTCP, 443), port(corev1.ProtocolTCP, 6443),
-			}}},
+			Egress:      []networkingv1.NetworkPolicyEgressRule{{Ports: ports}},
 		},
 	}
 }
 
 // rule alerts on the age of the last success, by what kube-state-metrics tells
-// of CronJobs, and where there has been none yet on the CronJob's own age.
+// of CronJobs, and where there has been none yet on the CronJob's own age. Each
+// CronJob has the age that its own time table lets its last success reach.
 func (r Request) rule() *unstructured.Unstructured {
 	var rules []any
 	for _, p := range r.Parts {
 		of := fmt.Sprintf(`{namespace=%q,cronjob=%q}`, r.Namespace, p.Name)
+		age := p.Cron.Longest() + r.Alert
 		rules = append(rules, map[string]any{
 			"alert":  "BacksnapTooOld",
-			"expr":   fmt.Sprintf("time() - (kube_cronjob_status_last_successful_time%s or kube_cronjob_created%s) > %d", of, of, int64(r.Alert/time.Second)),
+			"expr":   fmt.Sprintf("time() - (kube_cronjob_status_last_successful_time%s or kube_cronjob_created%s) > %d", of, of, int64(age/time.Second)),
 			"for":    "5m",
 			"labels": map[string]any{"severity": "critical", "schedule": r.Name},
 			"annotations": map[string]any{
-				"summary":     fmt.Sprintf("CronJob %s/%s has not succeeded for %s", r.Namespace, p.Name, short(r.Alert)),
+				"summary":     fmt.Sprintf("CronJob %s/%s has not succeeded for %s", r.Namespace, p.Name, short(age)),
 				"description": fmt.Sprintf("kubectl backsnap schedule list -n %s; kubectl get jobs -n %s -l %s=%s", r.Namespace, r.Namespace, catalog.LabelSchedule, r.Name),
 			},
 		})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -17,7 +18,8 @@ type Cluster interface {
 	// Schedules are the CronJobs of schedules in scope, by namespace and name.
 	Schedules(ctx context.Context, scope catalog.Scope) ([]catalog.Schedule, error)
 	// ManifestsOf are the objects that carry the labels of that schedule, its
-	// CronJobs first, in those namespaces and in none.
+	// CronJobs first and its ServiceAccount last, in those namespaces; "" among
+	// them are those in none.
 	ManifestsOf(ctx context.Context, namespace, name string, namespaces []string) ([]*unstructured.Unstructured, error)
 	// MakeManifest makes o; dry: the server only checks it. That another has
 	// its name is catalog.ErrTaken.
@@ -99,8 +101,8 @@ func Suspend(ctx context.Context, c Cluster, namespace, name string, suspended b
 
 // Delete removes what create has made, and calls done with each object. What it
 // has worked on, and made, stays: the labels of the schedule are on none of that.
-func Delete(ctx context.Context, c Cluster, namespace, name string, namespaces []string, done func(*unstructured.Unstructured)) error {
-	objects, err := c.ManifestsOf(ctx, namespace, name, namespaces)
+func Delete(ctx context.Context, c Cluster, namespace, name string, done func(*unstructured.Unstructured)) error {
+	objects, err := find(ctx, c, namespace, name)
 	if err != nil {
 		return err
 	}
@@ -115,4 +117,27 @@ func Delete(ctx context.Context, c Cluster, namespace, name string, namespaces [
 		done(o)
 	}
 	return err
+}
+
+// find are the objects of the schedule, wherever its ServiceAccount says that
+// there are some.
+func find(ctx context.Context, c Cluster, namespace, name string) ([]*unstructured.Unstructured, error) {
+	objects, err := c.ManifestsOf(ctx, namespace, name, []string{namespace})
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range objects {
+		text := o.GetAnnotations()[catalog.AnnotationPlaces]
+		if text == "" || text == namespace {
+			continue
+		}
+		places := strings.Split(text, ",")
+		for i := range places {
+			if places[i] == catalog.PlaceCluster {
+				places[i] = ""
+			}
+		}
+		return c.ManifestsOf(ctx, namespace, name, places)
+	}
+	return objects, nil
 }

@@ -174,7 +174,7 @@ func list(names []string) string {
 // It fails if the plugin that an annotation names is unknown.
 func (p *planner) hook(group []catalog.Claim) (*Hook, string, error) {
 	named := p.setting(group, catalog.AnnotationPlugin, p.Plugin)
-	if named == noPlugin {
+	if named == NoPlugin {
 		return nil, "no plugin was asked for", nil
 	}
 	nominate := func(c plugins.Container) (plugins.Plugin, string, bool) { return plugins.Nominate(p.known, c) }

@@ -32,8 +32,8 @@ func ParseEffort(s string) (Effort, error) {
 	return "", fmt.Errorf("consistency %q: want auto, application or crash", s)
 }
 
-// noPlugin is what a person names to have no plugin.
-const noPlugin = "none"
+// NoPlugin is what a person names to have no plugin.
+const NoPlugin = "none"
 
 // Request is what was asked for. Annotations on a claim, else on its
 // namespace, go before Effort, Plugin, Class and Retain.
@@ -188,7 +188,7 @@ func MakePlan(r Request, inv catalog.Inventory) (Plan, error) {
 
 // checkPlugin refuses a plugin that there is not.
 func checkPlugin(name string) error {
-	if name == "" || name == noPlugin {
+	if name == "" || name == NoPlugin {
 		return nil
 	}
 	if _, err := plugins.Lookup(name); err != nil {
@@ -220,6 +220,17 @@ func (p Plan) Rights() []catalog.Right {
 		}
 	}
 	return rights
+}
+
+// Grants are Rights and what Run does besides where it may, which is not asked
+// for: a role made for it has them. With the contents come a cut to the
+// nanosecond, and the labels on them.
+func (p Plan) Grants() []catalog.Right {
+	grants := catalog.Rights(p.Rights())
+	if len(grants) > 0 {
+		grants.Add("snapshot.storage.k8s.io", "volumesnapshotcontents", "", "get", "patch")
+	}
+	return grants
 }
 
 func (p Plan) execs(namespace string) bool {
