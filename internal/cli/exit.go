@@ -40,7 +40,7 @@ var exitTable = []struct {
 	{exitPrecondition, "a precondition is missing (API, class, rights, policy), nothing changed", "fail at once"},
 	{exitRefused, "refused: declined, no --yes, or a safety brake", "fail at once"},
 	{exitTimeout, "timed out or busy; work may go on in the cluster", "fail at once"},
-	{exitFindings, "findings: `prune --dry-run --exit-code` has found something to remove", ""},
+	{exitFindings, "findings: `status` has found an app in a state that --fail-on names, `prune --dry-run --exit-code` something to remove", ""},
 	{exitNoRepository, "the repository does not exist", "fail at once"},
 	{exitLocked, "the repository is locked", "retry"},
 	{exitPassword, "the repository's password is wrong", "fail at once"},

@@ -26,12 +26,14 @@ const snapshotResource = "volumesnapshot.snapshot.storage.k8s.io"
 // output is the -o flag and its kin, with all of kubectl's formats.
 type output struct {
 	format  string
+	own     []string // formats that the command itself writes
 	print   *genericclioptions.PrintFlags
 	columns *get.CustomColumnsPrintFlags
 }
 
-func addOutput(cmd *cobra.Command) *output {
-	o := &output{print: genericclioptions.NewPrintFlags(""), columns: get.NewCustomColumnsPrintFlags()}
+// addOutput adds it to cmd, which writes the formats own itself.
+func addOutput(cmd *cobra.Command, own ...string) *output {
+	o := &output{own: own, print: genericclioptions.NewPrintFlags(""), columns: get.NewCustomColumnsPrintFlags()}
 	o.print.NamePrintFlags = nil // our documents are not API objects: names are the commands' own business
 	o.print.OutputFormat = nil
 	o.print.TemplatePrinterFlags.AddFlags(cmd)
@@ -41,7 +43,7 @@ func addOutput(cmd *cobra.Command) *output {
 
 // formats are the formats there are, sorted.
 func (o *output) formats() []string {
-	formats := append([]string{"name", "wide"}, o.print.JSONYamlPrintFlags.AllowedFormats()...)
+	formats := append(append([]string{"name", "wide"}, o.own...), o.print.JSONYamlPrintFlags.AllowedFormats()...)
 	formats = append(formats, o.print.TemplatePrinterFlags.AllowedFormats()...)
 	formats = append(formats, o.columns.AllowedFormats()...)
 	slices.Sort(formats)
@@ -52,9 +54,9 @@ func (o *output) formats() []string {
 func (o *output) human() bool { return o.format == "" || o.format == "wide" }
 
 // printer prints documents. It fails for a format that there is not; nil
-// without an error where the format is human or name.
+// without an error where the format is human, name or the command's own.
 func (o *output) printer() (printers.ResourcePrinter, error) {
-	if o.human() || o.format == "name" {
+	if o.human() || o.format == "name" || slices.Contains(o.own, o.format) {
 		return nil, nil
 	}
 	o.print.OutputFormat = &o.format

@@ -93,18 +93,22 @@ func (f *progressFlags) show(env *Env) (progress, error) {
 	return nil, fmt.Errorf("progress %q: want auto, tty, plain, json or none", f.mode)
 }
 
-// colour reports whether to colour, by flag, CLICOLOR_FORCE and NO_COLOR.
-func (f *progressFlags) colour(env *Env) (bool, error) {
-	switch f.color {
+// colour reports whether to colour what goes to standard error.
+func (f *progressFlags) colour(env *Env) (bool, error) { return colourOf(f.color, env, env.Err) }
+
+// colourOf reports whether to colour what goes to w, by flag, CLICOLOR_FORCE
+// and NO_COLOR.
+func colourOf(flag string, env *Env, w io.Writer) (bool, error) {
+	switch flag {
 	case "always":
 		return true, nil
 	case "never":
 		return false, nil
 	case "auto":
 		force := env.Getenv("CLICOLOR_FORCE")
-		return env.Getenv("NO_COLOR") == "" && (force != "" && force != "0" || terminalWidth(env.Err) > 0 && env.Getenv("TERM") != "dumb"), nil
+		return env.Getenv("NO_COLOR") == "" && (force != "" && force != "0" || terminalWidth(w) > 0 && env.Getenv("TERM") != "dumb"), nil
 	}
-	return false, fmt.Errorf("color %q: want auto, always or never", f.color)
+	return false, fmt.Errorf("color %q: want auto, always or never", flag)
 }
 
 // terminalWidth is the number of columns of w, 0 where it is no terminal.

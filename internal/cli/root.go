@@ -83,7 +83,7 @@ func New(env *Env) *cobra.Command {
 
 	groups := templates.CommandGroups{
 		{Message: "Backup Commands:", Commands: []*cobra.Command{newSnapshot(env, config), newCopy(env, config), newRestore(env, config), newAdopt(env, config), newPrune(env, config)}},
-		{Message: "Inspect Commands:", Commands: []*cobra.Command{newList(env, config), newDescribe(env, config), newLogs(env, config)}},
+		{Message: "Inspect Commands:", Commands: []*cobra.Command{newStatus(env, config), newList(env, config), newDescribe(env, config), newLogs(env, config)}},
 		{Message: "Operate Commands:", Commands: []*cobra.Command{newSchedule(env, config), newRepo(env, config), newAbort(env, config)}},
 	}
 	groups.Add(cmd)

@@ -80,36 +80,8 @@ func partial(c catalog.Claim) string {
 	return ""
 }
 
-// excluded is the annotation that keeps c out, "" for none: a schedule that is
-// empty, or a mark of a program that people come from. The claim's word goes
-// before its namespace's, and ours before another's.
-func (p *planner) excluded(c catalog.Claim) string {
-	if annotation, said := excludedBy(c.Annotations, catalog.AnnotationSchedule); said {
-		return annotation
-	}
-	if _, marked := c.Annotations[catalog.AnnotationNoBackup]; marked {
-		return catalog.AnnotationNoBackup
-	}
-	if annotation, said := excludedBy(c.Annotations, catalog.AnnotationOperatorSchedule); said {
-		return annotation
-	}
-	annotation, _ := excludedBy(p.inv.Namespaces[c.Namespace], catalog.AnnotationSchedule, catalog.AnnotationOperatorSchedule)
-	return annotation
-}
-
-// excludedBy is the first of the schedules that notes have, if it is empty,
-// and whether there is one.
-func excludedBy(notes map[string]string, schedules ...string) (annotation string, said bool) {
-	for _, key := range schedules {
-		if schedule, ok := notes[key]; ok {
-			if strings.TrimSpace(schedule) == "" {
-				return key, true
-			}
-			return "", true
-		}
-	}
-	return "", false
-}
+// excluded is the annotation that keeps c out, "" for none.
+func (p *planner) excluded(c catalog.Claim) string { return c.LeftOut(p.inv.Namespaces[c.Namespace]) }
 
 func exclude(c catalog.Claim) string {
 	return fmt.Sprintf("kubectl annotate pvc %s -n %s %s=", c.Name, c.Namespace, catalog.AnnotationSchedule)
