@@ -28,7 +28,6 @@ type statusOptions struct {
 	failOn            []string
 	calendar, details bool
 	color, timezone   string
-	backupNamespace   string
 	noHeaders         bool
 	output            *output
 }
@@ -80,7 +79,6 @@ func newStatus(env *Env, config *genericclioptions.ConfigFlags) *cobra.Command {
 	f.StringVar(&o.timezone, "timezone", "", "Where the days of the calendar begin; default: local")
 	f.StringVar(&o.color, "color", "auto", "Colour on a terminal: auto, always or never")
 	f.BoolVar(&o.noHeaders, "no-headers", false, "Write the rows alone: no heading and no summary")
-	addBackupNamespace(cmd, &o.backupNamespace)
 	o.output = addOutput(cmd, "html", "junit", "prom")
 	return withEnvironment(env, cmd)
 }
@@ -136,7 +134,6 @@ func (c *coverage) read(args []string, namespace string) (err error) {
 		Scope: c.chosen.scope, Selects: c.selects, Excludes: func(namespace string) bool { return c.chosen.excluded(namespace) != "" },
 		Next: nextOf, Now: c.env.Now(), Require: status.Level(o.require),
 	}
-	c.request.Scope.BackupNamespace = "" // no Secret is looked at
 	if !slices.Contains([]status.Level{status.Taken, status.Offsite, status.Proven}, c.request.Require) {
 		return fmt.Errorf("require %q: want snapshot, offsite or proven", o.require)
 	}
