@@ -1,6 +1,9 @@
 package catalog
 
-import "encoding/json"
+import (
+	"cmp"
+	"encoding/json"
+)
 
 // AnnotationRefill stands on a claim while a copy is restored into its own file
 // system, and says how far that is; and on a workload that was scaled to 0 for
@@ -40,6 +43,15 @@ func (c Claim) Refill() (r Refill, ok bool) {
 		return Refill{Volume: c.Volume, Stage: StagePartial}, true
 	}
 	return r, r.Volume == c.Volume
+}
+
+// HalfRestored is the run that was restoring into c and has not ended, so that c
+// may hold parts of two states; "" for none.
+func (c Claim) HalfRestored() string {
+	if r, noted := c.Refill(); noted && r.Stage == StagePartial {
+		return cmp.Or(string(r.Run), "(not known)")
+	}
+	return ""
 }
 
 // Pause is what AnnotationRefill says of a workload.

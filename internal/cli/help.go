@@ -116,6 +116,7 @@ var documents = []struct {
 	{"restore --to-dir, --dump-to", filesDoc{}},
 	{"adopt", adoptDoc{}},
 	{"prune", pruneDoc{}}, {"prune --orphans", orphanDoc{}},
+	{"status", statusDoc{}},
 	{"list", restorePointList{}},
 	{"describe", descriptionList{}},
 	{"repo list", repositoryList{}},

@@ -89,7 +89,7 @@ func TestExamplesRun(t *testing.T) {
 			beside.Namespace = "shop"
 			w.Repositories = append(w.Repositories, beside)
 		}
-		if code, _, stderr := invoke(t, w, nil, strings.Fields(args)...); code != 0 {
+		if code, _, stderr := invoke(t, w, nil, strings.Fields(args)...); code != 0 && !(code == 7 && strings.HasPrefix(args, "status")) {
 			t.Errorf("kubectl backsnap %s: exit %d\n%s", args, code, stderr)
 		}
 	}

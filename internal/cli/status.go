@@ -3,7 +3,6 @@ package cli
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -137,8 +136,8 @@ func (c *coverage) read(args []string, namespace string) (err error) {
 	if !slices.Contains([]status.Level{status.Taken, status.Offsite, status.Proven}, c.request.Require) {
 		return fmt.Errorf("require %q: want snapshot, offsite or proven", o.require)
 	}
-	if o.calendar && !o.output.human() {
-		return errors.New("--calendar is for people: want it without --output")
+	if o.calendar && slices.Contains([]string{"name", "prom", "junit"}, o.output.format) {
+		return fmt.Errorf("--calendar together with --output=%s: it has no calendar", o.output.format)
 	}
 	if c.request.MaxAge, err = catalog.ParseAge(o.maxAge); err != nil {
 		return fmt.Errorf("max-age: %w", err)
@@ -149,7 +148,7 @@ func (c *coverage) read(args []string, namespace string) (err error) {
 	if c.request.Zone, c.note, err = zone(o.timezone, c.env.Getenv, localtime); err != nil {
 		return err
 	}
-	if c.colour, err = colourOf(o.color, c.env, outputOf(c.env.Out)); err != nil {
+	if c.colour, err = colourOf(o.color, c.env, inner(c.env.Out)); err != nil {
 		return err
 	}
 	c.printer, err = o.output.printer()
@@ -226,10 +225,7 @@ func (c *coverage) print() error {
 	case c.printer != nil:
 		return printDocument(c.env.Out, c.printer, c.document())
 	case o.format == "name":
-		for _, a := range c.report.Apps {
-			fmt.Fprintln(c.env.Out, a.Name)
-		}
-		return nil
+		return c.printNames()
 	case o.format == "prom":
 		return writeProm(c.env.Out, c.report, c.env.Version)
 	case o.format == "junit":
@@ -240,6 +236,18 @@ func (c *coverage) print() error {
 		return c.printCalendars()
 	}
 	return c.printTable()
+}
+
+// printNames writes the names of the apps, of one that has several each.
+func (c *coverage) printNames() error {
+	for _, a := range c.report.Apps {
+		for part := range strings.SplitSeq(a.Name, "+") {
+			if _, err := fmt.Fprintln(c.env.Out, part); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // notes are what a person should know beside the answer.
@@ -255,14 +263,6 @@ func (c *coverage) notes() []string {
 		notes = append(notes, namespace+": "+c.chosen.excluded(namespace))
 	}
 	return notes
-}
-
-// outputOf is what stands behind Env.Out.
-func outputOf(w io.Writer) io.Writer {
-	if o, ok := w.(*outlet); ok {
-		return o.Writer
-	}
-	return w
 }
 
 // terminalHeight is the number of lines of w, 0 where it is no terminal.

@@ -186,6 +186,7 @@ type junitCase struct {
 type junitMessage struct {
 	Message string `xml:"message,attr"`
 	Type    string `xml:"type,attr,omitempty"`
+	Text    string `xml:",chardata"`
 }
 
 // writeJUnit writes a testcase an app, failed where its state is one of failOn.
@@ -199,7 +200,7 @@ func writeJUnit(w io.Writer, r status.Report, failOn []status.State) error {
 			one.Skipped, one.Out = &junitMessage{Message: a.Reason}, ""
 		case slices.Contains(failOn, a.State):
 			suite.Failures++
-			one.Failure = &junitMessage{Message: a.Reason, Type: string(a.State)}
+			one.Failure = &junitMessage{Message: a.Reason, Type: string(a.State), Text: a.Do}
 		case a.Reason != "":
 			one.Out += "; " + a.Reason
 		}

@@ -32,12 +32,12 @@ type pageDoc struct {
 }
 
 type pageApp struct {
-	Namespace, Name, State, Class, Reason string
-	Good, Copy, Proof, Next, Goal         string
-	Volumes                               []pageVolume
-	Days                                  []pageDay
-	Months                                []pageLabel
-	CalendarText                          string
+	Namespace, Name, State, Class, Reason, Do string
+	Good, Copy, Proof, Next, Goal             string
+	Volumes                                   []pageVolume
+	Days                                      []pageDay
+	Months                                    []pageLabel
+	CalendarText                              string
 }
 
 type pageVolume struct{ Claim, Size, State, Class, Good, Copy, Reason string }
@@ -69,16 +69,19 @@ func writeHTML(w io.Writer, r status.Report, context string) error {
 	doc := pageDoc{Context: context, Time: r.Now.UTC().Format("2006-01-02 15:04 UTC"), Legend: glyphLegend, Summary: summaryText(r)}
 	for i, a := range r.Apps {
 		one := pageApp{
-			Namespace: a.Namespace, Name: a.Name, State: string(a.State), Class: strings.ToLower(string(a.State)), Reason: a.Reason,
+			Namespace: a.Namespace, Name: a.Name, State: string(a.State), Class: strings.ToLower(string(a.State)), Reason: a.Reason, Do: a.Do,
 			Good: ago(a.LastGood, r.Now), Copy: ago(a.LastCopy, r.Now), Proof: ago(a.LastProof, r.Now), Next: "-", Goal: goalText(a.Goal),
 		}
 		if !a.Next.IsZero() {
 			one.Next = "in " + ago(r.Now, a.Next)
 		}
 		for _, v := range a.Volumes {
+			if len(a.Volumes) == 1 {
+				v.Reason = "" // it is the app's
+			}
 			one.Volumes = append(one.Volumes, pageVolume{v.Claim, size(v.Size), string(v.State), strings.ToLower(string(v.State)), ago(v.LastGood, r.Now), ago(v.LastCopy, r.Now), v.Reason})
 		}
-		if i < mostCalendars {
+		if i < mostCalendars && len(a.Points) > 0 {
 			one.draw(a.Calendar(r.Zone, r.Now))
 		}
 		doc.Apps = append(doc.Apps, one)

@@ -7,69 +7,122 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/cli-runtime/pkg/printers"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
-	"github.com/backsnap/kubectl-backsnap/internal/retention"
 	"github.com/backsnap/kubectl-backsnap/internal/status"
 )
 
 // stateColours repeat what the states say.
 var stateColours = map[status.State]string{status.None: "31", status.Late: "31", status.Warn: "33", status.OK: "32", status.Out: "2"}
 
-// printTable writes the apps for a person, the worst first.
+// printTable writes the apps for a person, the worst first, and what to do below
+// each that is not well.
 func (c *coverage) printTable() error {
-	apps, hidden := c.onScreen()
-	if !c.options.noHeaders {
-		fmt.Fprintf(c.env.Out, "Protection at %s, context %s\n", c.report.Now.UTC().Format("2006-01-02 15:04 UTC"), printable(c.context))
+	var out strings.Builder
+	heading, blocks, err := c.blocks()
+	if err != nil {
+		return err
 	}
-	if len(c.report.Apps) > 0 {
-		var text bytes.Buffer
-		printer := printers.NewTablePrinter(printers.PrintOptions{NoHeaders: c.options.noHeaders, Wide: c.options.output.format == "wide"})
-		table, states := c.table(apps)
-		if err := printer.PrintObj(table, &text); err != nil {
-			return err
-		}
-		if _, err := io.WriteString(c.env.Out, c.coloured(text.String(), states)); err != nil {
-			return err
-		}
-	}
+	top := fmt.Sprintf("Protection at %s, context %s\n%s", c.report.Now.UTC().Format("2006-01-02 15:04 UTC"), printable(c.context), heading)
+	bottom := summaryText(c.report) + "\n"
 	if c.options.noHeaders {
-		return nil
+		top, bottom = "", ""
 	}
-	if hidden > 0 {
-		fmt.Fprintf(c.env.Out, "... and %d more that are no worse: -o wide shows all\n", hidden)
+	out.WriteString(top)
+	shown := c.onScreen(top+bottom, blocks)
+	for _, b := range blocks[:shown] {
+		for i, line := range b.lines {
+			out.WriteString(c.coloured(line, b.states[i]))
+		}
 	}
-	_, err := io.WriteString(c.env.Out, c.summary())
+	if hidden := len(blocks) - shown; hidden > 0 {
+		fmt.Fprintf(&out, "... and %d more that are no worse: -o wide shows all\n", hidden)
+	}
+	out.WriteString(bottom)
+	_, err = io.WriteString(c.env.Out, out.String())
 	return err
 }
 
-// onScreen are the apps that one screen has room for, and how many it has not.
-// What is no terminal has room for all.
-func (c *coverage) onScreen() ([]status.App, int) {
-	const around = 6 // headings, what is hidden, summary, prompt
-	height := terminalHeight(outputOf(c.env.Out))
-	room := max(height-around, 3)
-	if height == 0 || c.options.details || c.options.output.format == "wide" || len(c.report.Apps) <= room {
-		return c.report.Apps, 0
-	}
-	return c.report.Apps[:room], len(c.report.Apps) - room
+// block is what the table has of one app: lines, and the state that each tells
+// of, "" for none.
+type block struct {
+	lines  []string
+	states []status.State
 }
 
-// summary is all in two lines.
-func (c *coverage) summary() string {
-	r := c.report
-	text := summaryText(r) + "\n"
-	if len(r.Apps) == 0 {
-		return text
+func (b *block) add(line string, state status.State) {
+	b.lines, b.states = append(b.lines, line), append(b.states, state)
+}
+
+// blocks are the heading and the apps.
+func (c *coverage) blocks() (heading string, blocks []block, err error) {
+	if len(c.report.Apps) == 0 {
+		return "", nil, nil
 	}
-	if next := nextStep(r.Apps[0]); next != "" {
-		text += "Worst first. Next: " + next + "\n"
+	var text bytes.Buffer
+	printer := printers.NewTablePrinter(printers.PrintOptions{NoHeaders: c.options.noHeaders, Wide: c.options.output.format == "wide"})
+	if err := printer.PrintObj(c.table(), &text); err != nil {
+		return "", nil, err
 	}
-	return text
+	lines := strings.SplitAfter(text.String(), "\n") // one a row: the printer cuts cells at the end of their first line
+	if !c.options.noHeaders {
+		heading, lines = lines[0], lines[1:]
+	}
+	below := strings.Repeat(" ", max(strings.Index(heading, "APP"), 0)) + "next: "
+	for _, a := range c.report.Apps {
+		b := block{}
+		b.add(lines[0], a.State)
+		if lines = lines[1:]; a.Do != "" && !c.options.noHeaders {
+			b.add(below+a.Do+"\n", "")
+		}
+		for _, v := range c.detailed(a) {
+			b.add(lines[0], v.State)
+			lines = lines[1:]
+		}
+		blocks = append(blocks, b)
+	}
+	return heading, blocks, nil
+}
+
+// detailed are the volumes of a that have rows of their own.
+func (c *coverage) detailed(a status.App) []status.Volume {
+	if !c.options.details {
+		return nil
+	}
+	return a.Volumes
+}
+
+// onScreen is how many blocks one screen has room for, beside the text around
+// them. What is no terminal has room for all, and so has who asks for all.
+func (c *coverage) onScreen(around string, blocks []block) int {
+	out := inner(c.env.Out)
+	height, width := terminalHeight(out), terminalWidth(out)
+	if height == 0 || width == 0 || c.options.details || c.options.output.format == "wide" {
+		return len(blocks)
+	}
+	rows := func(text string) (n int) {
+		for line := range strings.Lines(text) {
+			n += max((utf8.RuneCountInString(line)-2)/width+1, 1) // without its end
+		}
+		return n
+	}
+	all := 0
+	room := height - rows(around) - 1 // the prompt
+	fits := 0                         // beside the line that says how many are hidden
+	for i, b := range blocks {
+		if all += rows(strings.Join(b.lines, "")); all <= room-1 {
+			fits = i + 1
+		}
+	}
+	if all <= room {
+		return len(blocks)
+	}
+	return min(max(fits, 3), len(blocks))
 }
 
 func summaryText(r status.Report) string {
@@ -91,22 +144,6 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// nextStep is the command with which to look at, or mend, the worst app.
-func nextStep(a status.App) string {
-	failed := len(a.Points) > 0 && a.Points[0].State == retention.Failed
-	switch {
-	case a.State == status.OK || a.State == status.Out:
-		return ""
-	case failed && a.Points[0].Run != "":
-		return fmt.Sprintf("kubectl backsnap logs run/%s -n %s", a.Points[0].Run, a.Namespace)
-	case a.State == status.Warn && a.LastCopy.IsZero() && a.Run != "":
-		return fmt.Sprintf("kubectl backsnap copy run/%s -n %s", a.Run, a.Namespace)
-	case strings.Contains(a.Name, "+"): // several share its volumes: each of them means all
-		return fmt.Sprintf("kubectl backsnap snapshot %s -n %s", a.Name[:strings.IndexByte(a.Name, '+')], a.Namespace)
-	}
-	return fmt.Sprintf("kubectl backsnap snapshot %s -n %s", a.Name, a.Namespace)
-}
-
 // statusColumns are those of the table. The reason stands behind the state.
 var statusColumns = []struct {
 	name string
@@ -114,9 +151,8 @@ var statusColumns = []struct {
 }{{"Namespace", false}, {"App", false}, {"Last Good", false}, {"Off-Site", false}, {"Proven", false}, {"Next", false}, {"Goal", false},
 	{"Volumes", true}, {"Size", true}, {"Consistency", true}, {"Run", true}, {"State", false}}
 
-// table is the apps as rows, and with --details their volumes below them, and
-// the state of each row.
-func (c *coverage) table(apps []status.App) (*metav1.Table, []status.State) {
+// table is the apps as rows, and with --details their volumes below them.
+func (c *coverage) table() *metav1.Table {
 	table := &metav1.Table{}
 	for _, column := range statusColumns {
 		definition := metav1.TableColumnDefinition{Name: column.name, Type: "string"}
@@ -125,23 +161,20 @@ func (c *coverage) table(apps []status.App) (*metav1.Table, []status.State) {
 		}
 		table.ColumnDefinitions = append(table.ColumnDefinitions, definition)
 	}
-	var states []status.State
 	add := func(namespace, name, volumes string, bytes int64, j status.Judgement) {
-		cells := []any{namespace, name, c.ago(j.LastGood), c.ago(j.LastCopy), c.ago(j.LastProof), c.until(j.Next), goalText(j.Goal),
-			volumes, size(bytes), cmp.Or(string(j.Consistency), "-"), cmp.Or(string(j.Run), "-"), strings.TrimRight(fmt.Sprintf("%-4s   %s", j.State, j.Reason), " ")}
-		table.Rows = append(table.Rows, metav1.TableRow{Cells: cells})
-		states = append(states, j.State)
+		state := strings.TrimRight(fmt.Sprintf("%-4s   %s", j.State, printable(j.Reason)), " ")
+		table.Rows = append(table.Rows, metav1.TableRow{Cells: []any{
+			namespace, name, c.ago(j.LastGood), c.ago(j.LastCopy), c.ago(j.LastProof), c.until(j.Next), goalText(j.Goal),
+			volumes, size(bytes), cmp.Or(string(j.Consistency), "-"), cmp.Or(string(j.Run), "-"), state,
+		}})
 	}
-	for _, a := range apps {
+	for _, a := range c.report.Apps {
 		add(a.Namespace, a.Name, fmt.Sprint(len(a.Volumes)), bytesIn(a), a.Judgement)
-		if !c.options.details {
-			continue
-		}
-		for _, v := range a.Volumes {
+		for _, v := range c.detailed(a) {
 			add("", "  "+v.Claim, "", v.Size, v.Judgement)
 		}
 	}
-	return table, states
+	return table
 }
 
 func bytesIn(a status.App) (n int64) {
@@ -182,28 +215,17 @@ func goalText(d time.Duration) string {
 	return d.String()
 }
 
-// coloured is the table's text with its states in colour. They begin in the
-// last column.
-func (c *coverage) coloured(text string, states []status.State) string {
-	lines := strings.SplitAfter(text, "\n")
-	if !c.colour {
-		return text
+// coloured is a row with its state in colour. That begins the last column.
+func (c *coverage) coloured(row string, state status.State) string {
+	word := "   " + string(state)
+	at := strings.Index(row, word+"   ")
+	if at < 0 {
+		at = strings.LastIndex(row, word)
 	}
-	rows := lines
-	if !c.options.noHeaders {
-		rows = lines[1:]
+	if !c.colour || state == "" || at < 0 {
+		return row
 	}
-	for i, state := range states {
-		word := "   " + string(state)
-		at := strings.LastIndex(rows[i], word+"   ")
-		if at < 0 {
-			at = strings.LastIndex(rows[i], word)
-		}
-		if at >= 0 {
-			rows[i] = rows[i][:at+3] + "\x1b[" + stateColours[state] + "m" + string(state) + "\x1b[0m" + rows[i][at+len(word):]
-		}
-	}
-	return strings.Join(lines, "")
+	return row[:at+3] + "\x1b[" + stateColours[state] + "m" + string(state) + "\x1b[0m" + row[at+len(word):]
 }
 
 // glyphColours repeat what the glyphs say.
@@ -216,7 +238,7 @@ var weekdays = []string{"Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"}
 // printCalendars writes the calendar of each app.
 func (c *coverage) printCalendars() error {
 	if len(c.report.Apps) == 0 {
-		_, err := io.WriteString(c.env.Out, c.summary())
+		_, err := io.WriteString(c.env.Out, summaryText(c.report)+"\n")
 		return err
 	}
 	var text strings.Builder
@@ -302,8 +324,16 @@ type statusAppDoc struct {
 	Namespace  string `json:"namespace"`
 	App        string `json:"app"`
 	judgementDoc
-	Points  int               `json:"restorePoints"`
-	Volumes []statusVolumeDoc `json:"volumes"`
+	Points int `json:"restorePoints"`
+	// Calendar is there with --calendar.
+	Calendar *calendarDoc      `json:"calendar,omitempty"`
+	Volumes  []statusVolumeDoc `json:"volumes"`
+}
+
+// calendarDoc is a glyph a day, from the first day on.
+type calendarDoc struct {
+	From string `json:"from"`
+	Days string `json:"days"`
 }
 
 type statusVolumeDoc struct {
@@ -316,10 +346,11 @@ type statusVolumeDoc struct {
 type judgementDoc struct {
 	State       status.State        `json:"state"`
 	Reason      string              `json:"reason,omitempty"`
+	Do          string              `json:"next,omitempty"`
 	LastGood    time.Time           `json:"lastGood,omitzero"`
 	LastCopy    time.Time           `json:"lastCopy,omitzero"`
 	LastProof   time.Time           `json:"lastProof,omitzero"`
-	Next        time.Time           `json:"next,omitzero"`
+	Next        time.Time           `json:"nextRun,omitzero"`
 	GoalSeconds int64               `json:"goalSeconds,omitempty"`
 	Consistency catalog.Consistency `json:"consistency,omitempty"`
 	Run         catalog.Run         `json:"run,omitempty"`
@@ -327,7 +358,7 @@ type judgementDoc struct {
 
 func judgementDocument(j status.Judgement) judgementDoc {
 	return judgementDoc{
-		State: j.State, Reason: j.Reason, LastGood: j.LastGood, LastCopy: j.LastCopy, LastProof: j.LastProof, Next: j.Next,
+		State: j.State, Reason: j.Reason, Do: j.Do, LastGood: j.LastGood, LastCopy: j.LastCopy, LastProof: j.LastProof, Next: j.Next,
 		GoalSeconds: int64(j.Goal / time.Second), Consistency: j.Consistency, Run: j.Run,
 	}
 }
@@ -343,6 +374,9 @@ func (c *coverage) document() statusDoc {
 	}
 	for _, a := range r.Apps {
 		item := statusAppDoc{APIVersion: apiVersion, Kind: "Protection", Namespace: a.Namespace, App: a.Name, judgementDoc: judgementDocument(a.Judgement), Points: goodPoints(a)}
+		if c.options.calendar {
+			item.Calendar = calendarDocument(a.Calendar(r.Zone, r.Now))
+		}
 		for _, v := range a.Volumes {
 			volume := statusVolumeDoc{Claim: v.Claim, Size: v.Size, judgementDoc: judgementDocument(v.Judgement)}
 			if v.Last != nil {
@@ -353,4 +387,12 @@ func (c *coverage) document() statusDoc {
 		doc.Items = append(doc.Items, item)
 	}
 	return doc
+}
+
+func calendarDocument(c status.Calendar) *calendarDoc {
+	days := make([]byte, len(c.Days))
+	for i, glyph := range c.Days {
+		days[i] = byte(glyph)
+	}
+	return &calendarDoc{From: c.Monday.Format(time.DateOnly), Days: strings.TrimRight(string(days), string(status.Tomorrow))}
 }

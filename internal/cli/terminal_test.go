@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -103,6 +104,36 @@ func TestTerminal(t *testing.T) {
 				t.Errorf("sent to the terminal (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// However many apps there are, status is one screen with the worst on it; lines
+// that the terminal wraps count as what they take.
+func TestStatusIsOneScreen(t *testing.T) {
+	w := &world{}
+	for i := range 40 {
+		w.Claims = append(w.Claims, worldClaim{Name: fmt.Sprintf("shop/data-%02d", i), Driver: "csi.example.com"})
+	}
+	for _, c := range []struct {
+		rows, columns uint16
+		shown         int // apps
+		args          []string
+	}{{24, 120, 9, nil}, {24, 60, 5, nil}, {200, 120, 40, nil}, {5, 120, 3, nil}, {0, 0, 40, nil}, {24, 120, 40, []string{"-o", "wide"}}, {24, 120, 40, []string{"--details"}}} {
+		got := onTerminal(t, c.rows, c.columns, nil, w, append([]string{"status", "-n", "shop", "--fail-on=", "--color=never"}, c.args...)...)
+		if n := strings.Count(got, "\n            next: kubectl backsnap snapshot data-") + strings.Count(got, "\n        next: kubectl"); n != c.shown || !strings.Contains(got, "data-00 ") {
+			t.Errorf("%d x %d %v: %d apps, want %d:\n%s", c.rows, c.columns, c.args, n, c.shown, got)
+		}
+		hidden := fmt.Sprintf("... and %d more that are no worse: -o wide shows all\n40 apps, 40 volumes: ", 40-c.shown)
+		if strings.Contains(got, hidden) != (c.shown < 40) {
+			t.Errorf("%d x %d %v: %q is not told, or nothing is hidden:\n%s", c.rows, c.columns, c.args, hidden, got)
+		}
+		lines := 1 // the prompt
+		for line := range strings.Lines(got) {
+			lines += (len(line)-2)/max(int(c.columns), 1) + 1
+		}
+		if c.shown < 40 && c.shown > 3 && lines > int(c.rows) {
+			t.Errorf("%d x %d: %d lines", c.rows, c.columns, lines)
+		}
 	}
 }
 

@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -63,21 +62,13 @@ func (p *planner) skip(c catalog.Claim) *Skip {
 		return no("it is being deleted", look(c))
 	case c.Phase != "Bound":
 		return no("it is "+c.Phase+", not bound to a volume", look(c))
-	case partial(c) != "":
-		return no("run "+partial(c)+" was restoring into it and has not ended: it may hold parts of two states",
-			fmt.Sprintf("end that run, or go back: kubectl backsnap restore --rollback %s -n %s", partial(c), c.Namespace))
+	case c.HalfRestored() != "":
+		return no("run "+c.HalfRestored()+" was restoring into it and has not ended: it may hold parts of two states",
+			fmt.Sprintf("end that run, or go back: kubectl backsnap restore --rollback %s -n %s", c.HalfRestored(), c.Namespace))
 	case c.Driver == "":
 		return no("its volume "+c.Volume+" is no CSI volume: it cannot be snapshotted", "move it to a StorageClass with a CSI driver, or exclude it: "+exclude(c))
 	}
 	return nil
-}
-
-// partial is the run that has left c half restored, "" for none.
-func partial(c catalog.Claim) string {
-	if r, noted := c.Refill(); noted && r.Stage == catalog.StagePartial {
-		return cmp.Or(string(r.Run), "(not known)")
-	}
-	return ""
 }
 
 // excluded is the annotation that keeps c out, "" for none.

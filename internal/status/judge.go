@@ -39,7 +39,7 @@ func Judge(r Request, inv catalog.Inventory, snapshots []catalog.Snapshot, alive
 		report.Apps = append(report.Apps, j.app(app, claims))
 	}
 	slices.SortFunc(report.Apps, func(a, b App) int {
-		return cmp.Or(cmp.Compare(rank[a.State], rank[b.State]), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(rank[a.State], rank[b.State]), oldest(a, b), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
 	for _, namespace := range slices.Sorted(maps.Keys(j.excluded)) {
 		if j.excluded[namespace] {
@@ -47,6 +47,14 @@ func Judge(r Request, inv catalog.Inventory, snapshots []catalog.Snapshot, alive
 		}
 	}
 	return report
+}
+
+// oldest puts what has waited longest first, where both are late.
+func oldest(a, b App) int {
+	if a.State != Late {
+		return 0
+	}
+	return a.LastGood.Compare(b.LastGood)
 }
 
 func (j *judge) readPods() {
@@ -258,9 +266,14 @@ func (g groups) join(a, b key) {
 func (j *judge) app(name key, claims []catalog.Claim) App {
 	slices.SortFunc(claims, func(a, b catalog.Claim) int { return strings.Compare(a.Name, b.Name) })
 	a := App{Namespace: name.namespace, Name: name.name}
+	take := fmt.Sprintf("kubectl backsnap snapshot %s -n %s", j.targets(claims), name.namespace)
 	seen := map[string]bool{}
 	for _, c := range claims {
-		a.Volumes = append(a.Volumes, j.volume(c))
+		v := j.volume(c)
+		if v.Do == "" && rank[v.State] < rank[OK] {
+			v.Do = take
+		}
+		a.Volumes = append(a.Volumes, v)
 		for _, p := range j.points[key{c.Namespace, c.Name}] {
 			if id := p.App + " " + p.Name; !seen[id] {
 				seen[id] = true
@@ -273,6 +286,35 @@ func (j *judge) app(name key, claims []catalog.Claim) App {
 	a.Judgement = whole(a.Volumes)
 	return a
 }
+
+// targets are what names the claims on a command line: the workloads that mount
+// them, or the claims themselves where one is mounted by none that has a TYPE.
+func (j *judge) targets(claims []catalog.Claim) string {
+	var names, workloads []string
+	mounted := true
+	for _, c := range claims {
+		if j.leftOut(c) != "" {
+			continue
+		}
+		owners := j.owners[key{c.Namespace, c.Name}]
+		names, workloads = append(names, c.Name), append(workloads, owners...)
+		mounted = mounted && len(owners) > 0 && !slices.ContainsFunc(owners, untyped)
+	}
+	if !mounted {
+		return strings.Join(names, " ")
+	}
+	slices.Sort(workloads)
+	return strings.Join(slices.Compact(workloads), " ")
+}
+
+// untyped reports whether an app is of a kind that the command line has no TYPE
+// for, as those of operators.
+func untyped(app string) bool {
+	kind, _, _ := strings.Cut(app, "/")
+	return !slices.Contains([]string{"statefulset", "deployment", "daemonset", "pod"}, kind)
+}
+
+func (j *judge) leftOut(c catalog.Claim) string { return c.LeftOut(j.inv.Namespaces[c.Namespace]) }
 
 // when is when p was cut, or else when it was asked for.
 func (p Point) when() time.Time {
@@ -317,155 +359,4 @@ func earlier(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// volume judges one claim.
-func (j *judge) volume(c catalog.Claim) Volume {
-	v := Volume{Claim: c.Name, Size: cmp.Or(c.Capacity, c.Request)}
-	if annotation := c.LeftOut(j.inv.Namespaces[c.Namespace]); annotation != "" {
-		v.Judgement = Judgement{State: Out, Reason: "left out by annotation " + annotation}
-		return v
-	}
-	points := j.points[key{c.Namespace, c.Name}]
-	var failed *Point
-	for i := range points {
-		p := &points[i]
-		switch {
-		case p.State == retention.Failed && v.Last == nil && failed == nil:
-			failed = p
-		case p.State == retention.Good:
-			j.take(&v, c, p)
-		}
-	}
-	goal, err := j.goal(c)
-	v.Goal, v.Next = goal, j.next(c)
-	v.State, v.Reason = j.verdict(v, c, failed)
-	if failed != nil && (v.State == None || v.State == Late) {
-		v.Run = failed.Run
-	}
-	if err != nil && rank[v.State] > rank[Warn] {
-		v.State, v.Reason = Warn, err.Error()
-	}
-	return v
-}
-
-// take notes a good restore point: points come the newest first.
-func (j *judge) take(v *Volume, c catalog.Claim, p *Point) {
-	i := slices.IndexFunc(p.Members, func(m retention.Member) bool { return m.Claim == c.Name })
-	s := j.snapshots[key{c.Namespace, p.Members[i].Name}]
-	if s == nil {
-		return
-	}
-	if v.Last == nil {
-		v.Last, v.LastGood, v.Consistency, v.Run = s, p.when(), p.Consistency, p.Run
-	}
-	if v.LastCopy.IsZero() && copied(*s) {
-		v.LastCopy = p.when()
-	}
-	v.LastProof = later(v.LastProof, proofOf(s))
-}
-
-// verdict is the state of v, and why. What a person requires and does not have
-// in time is LATE; what would be good to have is WARN.
-func (j *judge) verdict(v Volume, c catalog.Claim, failed *Point) (State, string) {
-	late := func(t time.Time) bool { return v.Goal > 0 && j.Now.Sub(t) > v.Goal }
-	switch {
-	case v.LastGood.IsZero() && failed != nil:
-		return None, "never taken: " + failed.Because
-	case v.LastGood.IsZero():
-		return None, cmp.Or(unfit(c), "no restore point")
-	case late(v.LastGood) && failed != nil:
-		return Late, failed.Because
-	case late(v.LastGood):
-		return Late, cmp.Or(unfit(c), "nothing taken since")
-	}
-	lacking := func(level Level) State {
-		if j.Require == level || j.Require == Proven && level == Offsite {
-			return Late
-		}
-		return Warn
-	}
-	state, reason := OK, ""
-	say := func(s State, because string) {
-		if rank[s] < rank[state] {
-			state, reason = s, because
-		}
-	}
-	switch {
-	case v.LastCopy.IsZero() && !j.noCopies(c):
-		say(lacking(Offsite), "no off-site copy")
-	case late(v.LastCopy) && !j.noCopies(c):
-		say(lacking(Offsite), "off-site copy is late"+missing(v.Last))
-	}
-	if v.LastProof.IsZero() && j.Require == Proven {
-		say(Late, "no restore was ever tried")
-	}
-	if r := v.Last.Record; r != nil && c.UID != "" && r.Claim.UID != "" && r.Claim.UID != c.UID {
-		say(Warn, "taken of the claim that had its name before")
-	}
-	if failed != nil {
-		say(Warn, "last run failed: "+failed.Because)
-	}
-	return state, reason
-}
-
-func missing(s *catalog.Snapshot) string {
-	if names := s.MissingCopies(); len(names) > 0 {
-		return ": none yet in " + strings.Join(names, ", ")
-	}
-	return ""
-}
-
-// unfit is why c cannot be taken, "" where it can.
-func unfit(c catalog.Claim) string {
-	switch {
-	case c.Terminating:
-		return "it is being deleted"
-	case c.Phase != "Bound":
-		return "it is " + c.Phase + ", not bound to a volume"
-	case c.Driver == "":
-		return "its volume is no CSI volume"
-	}
-	return ""
-}
-
-// noCopies reports whether a person wants no copies of c.
-func (j *judge) noCopies(c catalog.Claim) bool {
-	said, _ := j.setting(c, catalog.AnnotationRepository)
-	return said == "none"
-}
-
-// goal is how old c's last good restore point may get. One that cannot be read
-// is an error, and the flag's holds.
-func (j *judge) goal(c catalog.Claim) (time.Duration, error) {
-	text, said := j.setting(c, catalog.AnnotationMaxAge)
-	if !said {
-		return j.MaxAge, nil
-	}
-	age, err := catalog.ParseAge(text)
-	if err != nil {
-		return j.MaxAge, fmt.Errorf("annotation %s: %w", catalog.AnnotationMaxAge, err)
-	}
-	return age, nil
-}
-
-func (j *judge) next(c catalog.Claim) time.Time {
-	for _, annotation := range []string{catalog.AnnotationSchedule, catalog.AnnotationOperatorSchedule} {
-		if schedule, said := j.setting(c, annotation); said && j.Next != nil {
-			if next, known := j.Next(schedule, j.Now); known {
-				return next
-			}
-			return time.Time{}
-		}
-	}
-	return time.Time{}
-}
-
-// setting is what c's annotation says, else its namespace's.
-func (j *judge) setting(c catalog.Claim, annotation string) (string, bool) {
-	if text, said := c.Annotations[annotation]; said {
-		return text, true
-	}
-	text, said := j.inv.Namespaces[c.Namespace][annotation]
-	return text, said
 }

@@ -79,11 +79,14 @@ func TestEachClaimIsJudged(t *testing.T) {
 		{name: "a goal that cannot be read is told", claim: claim("data", catalog.AnnotationMaxAge, "soon"), shots: []catalog.Snapshot{shot("data", h, copied)}, want: `WARN annotation backsnap.sh/max-age: age "soon": want the form 24h, 7d, 2w or none`},
 		{name: "nothing at all is none", claim: claim("data"), want: "NONE no restore point"},
 		{name: "only failures are none", claim: claim("data"), shots: []catalog.Snapshot{shot("data", h, failed)}, want: "NONE never taken: dump exited 2"},
-		{name: "one that is not ready does not count", claim: claim("data"), shots: []catalog.Snapshot{shot("data", h, func(s *catalog.Snapshot) { s.Ready = false })}, want: "NONE no restore point"},
+		{name: "one that is not ready does not count", claim: claim("data"), shots: []catalog.Snapshot{shot("data", h, func(s *catalog.Snapshot) { s.Ready = false })}, want: "NONE no restore point: data is not ready"},
 		{name: "a safety snapshot does not count", claim: claim("data"), shots: []catalog.Snapshot{shot("data", h, func(s *catalog.Snapshot) { s.Role = catalog.RoleSafety })}, want: "NONE no restore point"},
 		{name: "part of a set does not count", claim: claim("data"), shots: []catalog.Snapshot{shot("data", h, func(s *catalog.Snapshot) { s.Record.Members = []string{"data", "gone"} })}, want: "NONE no restore point"},
 		{name: "another claim had its name", claim: claim("data"), shots: []catalog.Snapshot{shot("data", h, copied, func(s *catalog.Snapshot) { s.Record.Claim.UID = "before" })}, want: "WARN taken of the claim that had its name before"},
 		{name: "no CSI volume", claim: catalog.Claim{Namespace: "shop", Name: "data", Phase: "Bound"}, want: "NONE its volume is no CSI volume"},
+		{name: "what waits for its first pod holds nothing yet", claim: catalog.Claim{Namespace: "shop", Name: "data", Phase: "Pending"}, want: "WARN it is Pending, not bound to a volume"},
+		{name: "a volume that is lost is none", claim: catalog.Claim{Namespace: "shop", Name: "data", Phase: "Lost"}, want: "NONE it is Lost, not bound to a volume"},
+		{name: "a restore into it that has not ended", claim: claim("data", catalog.AnnotationRefill, "{}"), shots: []catalog.Snapshot{shot("data", h, copied)}, want: "WARN run (not known) was restoring into it and has not ended: it may hold parts of two states"},
 		{name: "left out", claim: claim("data", catalog.AnnotationSchedule, ""), want: "out left out by annotation backsnap.sh/schedule"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -125,6 +128,67 @@ func TestAnAppIsAsWellOffAsItsWorstVolume(t *testing.T) {
 	}
 	if report.Unprotected() != 2 || report.Volumes() != 6 {
 		t.Errorf("%d of %d volumes unprotected, want 2 of 6", report.Unprotected(), report.Volumes())
+	}
+}
+
+// The command of a row does something about its reason, and names what is there.
+func TestEachReasonHasItsCommand(t *testing.T) {
+	const h = time.Hour
+	run := func(ago time.Duration) string { return string(shot("data", ago).Run) }
+	byOperator := pod("pg", "pg-1", "data")
+	byOperator.Owner.Kind = "cluster"
+	for _, c := range []struct {
+		name    string
+		claim   catalog.Claim
+		pods    []catalog.Pod
+		shots   []catalog.Snapshot
+		require status.Level
+		want    string
+	}{
+		{name: "all is well", claim: claim("data"), shots: []catalog.Snapshot{shot("data", h, copied)}, want: ""},
+		{name: "left out", claim: claim("data", catalog.AnnotationSchedule, ""), want: ""},
+		{name: "take it, by its workload", claim: claim("data"), pods: []catalog.Pod{pod("db", "db-0", "data")}, want: "kubectl backsnap snapshot statefulset/db -n shop"},
+		{name: "by all that mount it", claim: claim("data"), pods: []catalog.Pod{pod("db", "db-0", "data"), pod("app", "app-0", "data")}, want: "kubectl backsnap snapshot statefulset/app statefulset/db -n shop"},
+		{name: "by the claim, where none mounts it", claim: claim("data"), want: "kubectl backsnap snapshot data -n shop"},
+		{name: "where its app is scaled to zero", claim: claim("data"), shots: []catalog.Snapshot{shot("data", 48*h)}, want: "kubectl backsnap snapshot data -n shop"},
+		{name: "and where the command line has no TYPE for what mounts it", claim: claim("data"), pods: []catalog.Pod{byOperator}, want: "kubectl backsnap snapshot data -n shop"},
+		{name: "see why it failed", claim: claim("data"), shots: []catalog.Snapshot{shot("data", h, failed)}, want: "kubectl backsnap logs run/" + run(h) + " -n shop"},
+		{name: "copy the last one", claim: claim("data"), shots: []catalog.Snapshot{shot("data", h)}, want: "kubectl backsnap copy run/" + run(h) + " -n shop"},
+		{name: "that of backup-ns has no run", claim: claim("data"), shots: []catalog.Snapshot{shot("data", h, func(s *catalog.Snapshot) { s.BackupNS, s.Run, s.Record, s.Name = true, "", nil, "data-old" })}, want: "kubectl backsnap copy vs/data-old -n shop"},
+		{name: "see what was proven", claim: claim("data"), shots: []catalog.Snapshot{shot("data", h, copied)}, require: status.Proven, want: "kubectl backsnap describe vs/data-" + run(h) + " -n shop"},
+		{name: "leave out what cannot be taken", claim: catalog.Claim{Namespace: "shop", Name: "data", Phase: "Bound"}, want: "kubectl annotate pvc data -n shop backsnap.sh/schedule="},
+		{name: "see why it is not bound", claim: catalog.Claim{Namespace: "shop", Name: "data", Phase: "Lost"}, want: "kubectl describe pvc data -n shop"},
+		{name: "mend a goal", claim: claim("data", catalog.AnnotationMaxAge, "soon"), shots: []catalog.Snapshot{shot("data", h, copied)}, want: "kubectl annotate --overwrite pvc data -n shop backsnap.sh/max-age=24h"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := status.Request{MaxAge: 24 * h, Require: c.require, Now: now}
+			report := status.Judge(r, catalog.Inventory{Claims: []catalog.Claim{c.claim}, Pods: c.pods}, c.shots, nil)
+			if got := report.Apps[0]; got.Do != c.want || got.Volumes[0].Do != c.want {
+				t.Errorf("got  %q and %q\nwant %q", got.Do, got.Volumes[0].Do, c.want)
+			}
+		})
+	}
+}
+
+// Two apps of one run fail, each for its own reason; of what is late the oldest
+// comes first.
+func TestTheReasonIsTheClaimsOwn(t *testing.T) {
+	inv := catalog.Inventory{Claims: []catalog.Claim{claim("a"), claim("b"), claim("c")}}
+	because := func(text string) func(*catalog.Snapshot) {
+		return func(s *catalog.Snapshot) { failed(s); s.Err = text }
+	}
+	shots := []catalog.Snapshot{
+		shot("a", 30*time.Hour, copied), shot("b", 40*time.Hour, copied), shot("c", 35*time.Hour, copied),
+		shot("a", time.Hour, because("the array is full")), shot("b", time.Hour, because("quota")),
+	}
+	report := status.Judge(status.Request{MaxAge: 24 * time.Hour, Now: now}, inv, shots, nil)
+	var got []string
+	for _, a := range report.Apps {
+		got = append(got, a.Name+": "+a.Reason)
+	}
+	want := []string{"statefulset/b: quota", "statefulset/c: nothing taken since", "statefulset/a: the array is full"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
@@ -188,7 +252,7 @@ func TestMake(t *testing.T) {
 		t.Errorf("a listing that fails: %v", err)
 	}
 	report, err := status.Make(t.Context(), fake{inventory: inventory, holdings: &catalog.Failure{Code: catalog.CodeForbidden}}, status.Request{Now: now})
-	if err != nil || report.Apps[0].Reason != "no restore point" {
+	if err != nil || report.Apps[0].Reason != "no restore point: dump exited 2" {
 		t.Errorf("who may not see the Leases takes runs for alive: %v, %+v", err, report.Apps)
 	}
 }

@@ -72,7 +72,7 @@ type Request struct {
 // Report is what status has found out.
 type Report struct {
 	Request
-	Apps []App // worst first, then by namespace and name
+	Apps []App // worst first, of what is late the oldest, then by namespace and name
 	// Omitted are the namespaces that Excludes left out, sorted, of those that
 	// hold claims.
 	Omitted []string
@@ -105,6 +105,9 @@ type Volume struct {
 type Judgement struct {
 	State  State
 	Reason string // why State is not OK, in words
+	// Do is the command with which to mend that, or to look at it; "" where there
+	// is nothing to do.
+	Do string
 	// LastGood, LastCopy and LastProof are when the last good restore point was
 	// cut, the last one that is copied to where it was to be, and when a restore
 	// was tried last. Zero where there is none.
