@@ -59,14 +59,15 @@ var pages = []string{
 func BenchmarkPrune(b *testing.B) {
 	config := kit.Config(b)
 	config.QPS = -1
-	many := &crowd{clients: kubernetes.NewForConfigOrDie(config), snapshots: snapshotclient.NewForConfigOrDie(config), first: time.Now().UTC().AddDate(0, 0, -pruneNights)}
+	many := newCrowd(config, pruneNamespaces, pruneClaims, pruneNights)
+	many.swept = pruneSwept
 	many.fill(b)
 	b.ResetTimer()
 
 	var floors, plans []time.Duration
 	var memory int64
 	for range rounds {
-		floors = append(floors, readAll(b, config))
+		floors = append(floors, readAll(b, config, pages))
 		plan, used := pruneBy(b, os.Getenv("KUBECONFIG"), "--dry-run")
 		plans, memory = append(plans, plan), max(memory, used)
 	}
@@ -104,9 +105,9 @@ func pruneBy(b *testing.B, kubeconfig string, args ...string) (time.Duration, in
 	return time.Since(started), cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss >> 10
 }
 
-// readAll reads all pages of all kinds at once and keeps nothing of them but
+// readAll reads all pages of those kinds at once and keeps nothing of them but
 // where the next one begins.
-func readAll(b *testing.B, config *rest.Config) time.Duration {
+func readAll(b *testing.B, config *rest.Config, kinds []string) time.Duration {
 	b.Helper()
 	client, err := rest.HTTPClientFor(config)
 	if err != nil {
@@ -114,7 +115,7 @@ func readAll(b *testing.B, config *rest.Config) time.Duration {
 	}
 	started := time.Now()
 	var reading sync.WaitGroup
-	for _, path := range pages {
+	for _, path := range kinds {
 		reading.Go(func() {
 			if err := readPages(client, config.Host+path); err != nil {
 				b.Errorf("read %s: %v", path, err)
@@ -147,11 +148,23 @@ func readPages(client *http.Client, address string) error {
 
 // crowd are many claims with many snapshots, and their storage.
 type crowd struct {
-	clients   kubernetes.Interface
-	snapshots snapshotclient.Interface
-	first     time.Time // night
-	in        []string  // namespaces
-	gone      atomic.Int64
+	clients    kubernetes.Interface
+	snapshots  snapshotclient.Interface
+	namespaces int
+	claims     int       // in each of them
+	nights     int       // of each claim
+	swept      int       // of these, whose time has come
+	first      time.Time // night
+	in         []string  // namespaces
+	gone       atomic.Int64
+	emptied    chan struct{} // closed when all are gone
+}
+
+func newCrowd(config *rest.Config, namespaces, claims, nights int) *crowd {
+	return &crowd{
+		clients: kubernetes.NewForConfigOrDie(config), snapshots: snapshotclient.NewForConfigOrDie(config),
+		namespaces: namespaces, claims: claims, nights: nights, first: time.Now().UTC().AddDate(0, 0, -nights), emptied: make(chan struct{}),
+	}
 }
 
 // fill makes all, and waits until the snapshot controller has bound them. When
@@ -159,10 +172,20 @@ type crowd struct {
 func (c *crowd) fill(b *testing.B) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	for range pruneNamespaces {
-		c.in = append(c.in, kit.Namespace(b))
+	b.Cleanup(func() {
+		c.empty(b)
+		cancel()
+		c.everywhere(b, func(ctx context.Context, ns string) error {
+			return c.clients.CoreV1().Namespaces().Delete(ctx, ns, metav1.DeleteOptions{})
+		})
+	})
+	for range c.namespaces {
+		made, err := c.clients.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: kit.Random("e2e")}}, metav1.CreateOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.in = append(c.in, made.Name)
 	}
-	b.Cleanup(func() { c.empty(b); cancel() })
 	contents, err := c.snapshots.SnapshotV1().VolumeSnapshotContents().Watch(ctx, metav1.ListOptions{})
 	if err != nil {
 		b.Fatal(err)
@@ -176,23 +199,27 @@ func (c *crowd) empty(b *testing.B) {
 	c.everywhere(b, func(ctx context.Context, ns string) error {
 		return c.snapshots.SnapshotV1().VolumeSnapshots(ns).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
 	})
-	// b's own context is over by now, and the controller needs its time.
-	for deadline := time.Now().Add(30 * time.Minute); c.gone.Load() < pruneCount; time.Sleep(time.Second) {
-		if time.Now().After(deadline) {
-			b.Errorf("the storage has let go of %d snapshots, want %d", c.gone.Load(), pruneCount)
-			return
-		}
+	select { // b's own context is over by now, and the controller needs its time
+	case <-c.emptied:
+	case <-time.After(30 * time.Minute):
+		b.Errorf("the storage has let go of %d snapshots, want %d", c.gone.Load(), c.count())
 	}
 }
 
-// everywhere does it in all namespaces at once.
+// count is how many snapshots there are at first.
+func (c *crowd) count() int64 { return int64(c.namespaces * c.claims * c.nights) }
+
+// everywhere does it in all namespaces, in fifty of them at once.
 func (c *crowd) everywhere(b *testing.B, do func(ctx context.Context, ns string) error) {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
 	defer cancel()
 	var doing sync.WaitGroup
+	room := make(chan struct{}, 50)
 	for _, ns := range c.in {
+		room <- struct{}{}
 		doing.Go(func() {
+			defer func() { <-room }()
 			if err := do(ctx, ns); err != nil {
 				b.Errorf("namespace %s: %v", ns, err)
 			}
@@ -214,7 +241,9 @@ func (c *crowd) store(ctx context.Context, contents watch.Interface) {
 			continue
 		}
 		if event.Type == watch.Deleted {
-			c.gone.Add(1)
+			if c.gone.Add(1) == c.count() {
+				close(c.emptied)
+			}
 			continue
 		}
 		if content.DeletionTimestamp != nil && len(content.Finalizers) > 0 {
@@ -231,12 +260,12 @@ func (c *crowd) fillNamespace(ctx context.Context, ns string) error {
 		return err
 	}
 	defer watching.Stop()
-	for i := range pruneClaims {
+	for i := range c.claims {
 		if err := c.fillClaim(ctx, ns, fmt.Sprintf("data-%d", i)); err != nil {
 			return err
 		}
 	}
-	return awaitReady(watching, pruneClaims*pruneNights)
+	return awaitReady(watching, c.claims*c.nights)
 }
 
 func (c *crowd) fillClaim(ctx context.Context, ns, name string) error {
@@ -251,8 +280,8 @@ func (c *crowd) fillClaim(ctx context.Context, ns, name string) error {
 	if err != nil {
 		return err
 	}
-	for i, s := range kit.Taken(ns, name, string(claim.UID), c.first, pruneNights) {
-		if i < pruneSwept {
+	for i, s := range kit.Taken(ns, name, string(claim.UID), c.first, c.nights) {
+		if i < c.swept {
 			s.DeleteAfter = "2020-01-01"
 		}
 		if err := c.fillSnapshot(ctx, s); err != nil {
