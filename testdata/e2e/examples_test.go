@@ -103,7 +103,7 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 			done[line] = true
 			r := kit.Command(t, []string{"KUBECONFIG=" + config, "BACKSNAP_BACKUP_NAMESPACE=" + backups}, "", "sh", "-euc", `cd "$1" && eval "$2"`, "sh", dir, line)
 			t.Logf("$ %s\n%s%s", line, r.Stdout, r.Stderr)
-			if r.Code != 0 {
+			if findings := r.Code == 7 && strings.HasPrefix(line, "kubectl backsnap status"); r.Code != 0 && !findings {
 				t.Errorf("%s: exit %d\n%s", line, r.Code, r.Stderr)
 			}
 		}
@@ -115,7 +115,7 @@ func TestExamplesDoWhatTheySay(t *testing.T) {
 	taken := kit.Snapshot(t, 0, append(in, "--repository", "none")...)
 	kit.AddRepository(t, backups, "new", "another password")
 	run(examplesOf(t, "copy"), exampleEarlier, taken.Run, "vs/data-1", "vs/"+taken.Of(t, db.Claim()).Snapshot)
-	run(examplesOf(t, "list"))
+	run(append(examplesOf(t, "list"), examplesOf(t, "status")...))
 	run(examplesOf(t, "describe"), exampleRestore, swap(t, 0, "Restored", append(in, "statefulset/mysql", "--in-place")...).Run)
 	run(examplesOf(t, "logs"), exampleLater, taken.Run)
 	run(examplesOfReadme(t))
