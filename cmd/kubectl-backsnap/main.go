@@ -35,15 +35,15 @@ func main() {
 	ctx := interruptible(context.Background())
 	env := &cli.Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
-		Now: time.Now, Getenv: os.Getenv, Random: rand.Reader, ReadFile: os.ReadFile, Program: program(), Version: version,
+		Now: time.Now, Getenv: os.Getenv, Random: rand.Reader, ReadFile: os.ReadFile, Program: calledAs(), Version: version,
 		Connect: connect, Lock: lockRun, Hush: func() { klog.SetLogger(logr.Discard()) },
 	}
 	os.Exit(cli.Main(ctx, env, cli.Arguments(os.Args)))
 }
 
-// program is the path by which this program was called: kubectl calls plugins by
+// calledAs is the path by which this program was called: kubectl calls plugins by
 // the path that it has found them at, a shell often by their name.
-func program() string {
+func calledAs() string {
 	if path, err := exec.LookPath(os.Args[0]); err == nil {
 		return path
 	}

@@ -154,6 +154,9 @@ var form = regexp.MustCompile(`\b(?:TYPE/NAME|CLAIM|CONTENT|vs/NAME|run/ID|names
 // and not yet on the command line.
 func (o offers) targets(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 	const directive = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+	if cmd.Name() == "create" && len(args) == 0 {
+		return nil, directive // a new name
+	}
 	if len(args) > 0 && !strings.Contains(cmd.Use, "|") && !strings.Contains(cmd.Use, "...") {
 		return nil, directive // it takes one
 	}
@@ -168,7 +171,7 @@ func (o offers) targets(cmd *cobra.Command, args []string, typed string) ([]stri
 // forms are all arguments that cmd takes, form after form.
 func (o offers) forms(ctx context.Context, cmd *cobra.Command) (all []string, err error) {
 	of := map[string]source{
-		"TYPE/NAME": o.apps, "CLAIM": o.claims, "vs/NAME": o.snapshots, "run/ID": o.runs, "namespace/NAME": o.namespaces, "NAME": o.repositories,
+		"TYPE/NAME": o.apps, "CLAIM": o.claims, "vs/NAME": o.snapshots, "run/ID": o.runs, "namespace/NAME": o.namespaces, "NAME": o.names,
 		"CONTENT": o.orphans,
 	}
 	_, usage, _ := strings.Cut(cmd.Use, " ")
@@ -263,11 +266,28 @@ func (o offers) taken(ctx context.Context) ([]catalog.Snapshot, error) {
 	return all, err
 }
 
-// repositories are those of the namespace that the command line names for them.
-func (o offers) repositories(ctx context.Context, cmd *cobra.Command) ([]string, error) {
-	if cmd.Name() == "create" { // it takes a new name
+// names are those of what cmd's own group is about.
+func (o offers) names(ctx context.Context, cmd *cobra.Command) (names []string, err error) {
+	if cmd.Name() == "create" {
 		return nil, nil
 	}
+	if cmd.Parent().Name() == "repo" {
+		return o.repositories(ctx, cmd)
+	}
+	cluster, scope, err := o.scope()
+	if err != nil {
+		return nil, err
+	}
+	all, err := cluster.Schedules(ctx, scope)
+	for _, s := range all {
+		names = append(names, s.Of)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), err
+}
+
+// repositories are those of the namespace that the command line names for them.
+func (o offers) repositories(ctx context.Context, cmd *cobra.Command) ([]string, error) {
 	cluster, scope, err := o.scope()
 	if err != nil {
 		return nil, err

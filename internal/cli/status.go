@@ -17,6 +17,7 @@ import (
 	"k8s.io/kubectl/pkg/util/templates"
 
 	"github.com/backsnap/kubectl-backsnap/internal/catalog"
+	"github.com/backsnap/kubectl-backsnap/internal/schedule"
 	"github.com/backsnap/kubectl-backsnap/internal/snapshot"
 	"github.com/backsnap/kubectl-backsnap/internal/status"
 )
@@ -278,20 +279,11 @@ func terminalHeight(w io.Writer) int {
 	return height
 }
 
-// nextOf is when a schedule fires next after now: those that have a name.
-func nextOf(schedule string, now time.Time) (time.Time, bool) {
-	day := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, now.Location())
-	switch strings.TrimSpace(schedule) {
-	case "@hourly":
-		return now.Truncate(time.Hour).Add(time.Hour), true
-	case "@daily", "@midnight":
-		return day.AddDate(0, 0, 1), true
-	case "@weekly": // the night to Sunday
-		return day.AddDate(0, 0, 7-int(day.Weekday())), true
-	case "@monthly":
-		return time.Date(now.Year(), now.Month()+1, 1, 0, 0, 0, 0, now.Location()), true
-	case "@yearly", "@annually":
-		return time.Date(now.Year()+1, time.January, 1, 0, 0, 0, 0, now.Location()), true
+// nextOf is when a time table comes next after now.
+func nextOf(text string, now time.Time) (time.Time, bool) {
+	table, err := schedule.ParseCron(text)
+	if err != nil {
+		return time.Time{}, false
 	}
-	return time.Time{}, false
+	return table.Next(now), true
 }

@@ -32,6 +32,7 @@ func TestKubectlFindsThePlugin(t *testing.T) {
 func TestKubectlCompletesThePlugin(t *testing.T) {
 	t.Parallel()
 	namespace := kit.Namespace(t)
+	kit.Claim(t, namespace, "data", "")
 	kit.App(t, namespace)
 	binary, err := exec.LookPath("kubectl-backsnap")
 	if err != nil {
