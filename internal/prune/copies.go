@@ -115,10 +115,22 @@ func PlanCopies(ctx context.Context, c CopyCluster, r CopyRequest) (CopyPlan, er
 	return p.look(ctx, c)
 }
 
-// look judges what was listed, as it is recorded and marked now.
+// look judges what was listed, as it is recorded and marked now. What a first
+// look has seen of a snapshot that is gone by the second still counts: mostly
+// this very run has swept it, by the date that is its copies' too.
 func (p CopyPlan) look(ctx context.Context, c CopyCluster) (_ CopyPlan, err error) {
+	before := p.recorded
 	if p.recorded, err = c.Snapshots(ctx, p.Scope); err != nil {
 		return p, err
+	}
+	there := map[string]bool{}
+	for _, s := range p.recorded {
+		there[s.UID] = true
+	}
+	for _, s := range before {
+		if !there[s.UID] {
+			p.recorded = append(p.recorded, s)
+		}
 	}
 	if p.marks, err = c.Marks(ctx, p.Copies.Repository); err != nil {
 		return p, err

@@ -381,6 +381,25 @@ func TestDatesAndPoliciesOfCopies(t *testing.T) {
 	equal(t, "kept as long as the claim that is kept longest", []string{"2026-11-20", "2026-11-21", "2026-11-22"}, s.days("log"))
 }
 
+// The date that a person has set on a snapshot is that of its copies, also when
+// the snapshot has just gone by it.
+func TestCopiesGoWithTheirSnapshot(t *testing.T) {
+	s := newShelf()
+	for day := range 3 {
+		s.add(last.AddDate(0, 0, day-2), true, func(s *catalog.Snapshot) { s.Retain, s.DeleteAfter = "days", "2026-12-24" }, "data")
+	}
+	for name, shot := range s.snapshots {
+		if shot.Cut.Before(last.AddDate(0, 0, -1)) {
+			shot.DeleteAfter = "2026-11-21"
+			s.snapshots[name] = shot
+			s.meanwhile = func() { delete(s.snapshots, name) }
+		}
+	}
+	result, err := s.prune(evening, nil)
+	equal(t, "result", "<nil> <nil> 1", fmt.Sprint(err, " ", result.Err, " ", len(result.Forgotten)))
+	equal(t, "left", []string{"2026-11-21", "2026-11-22"}, s.days("data"))
+}
+
 // One restore point goes at once where that is asked for, and no other.
 func TestCopiesGoAtOnce(t *testing.T) {
 	s := sixty()
