@@ -55,7 +55,7 @@ func readSection(t *testing.T, title, text, namespace string) runbook {
 		kind, body, _ := strings.Cut(block, "\n")
 		name, isFile := strings.CutPrefix(strings.SplitN(body, "\n", 2)[0], "# ")
 		switch {
-		case i%2 == 0: // what is between two blocks
+		case i%2 == 0 || kind == "text": // what is between two blocks; what a command prints
 		case kind == "yaml" && isFile:
 			book.files[name] = body
 		case kind == "console":
