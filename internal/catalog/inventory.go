@@ -116,6 +116,12 @@ type Workload struct {
 // String is `statefulset/mysql`.
 func (w Workload) String() string { return w.Kind + "/" + w.Name }
 
+// Typed reports whether the command line takes it by its TYPE: it has none for
+// the kinds of operators.
+func (w Workload) Typed() bool {
+	return slices.Contains([]string{"statefulset", "deployment", "daemonset", "pod"}, w.Kind)
+}
+
 // SnapshotClass is a VolumeSnapshotClass.
 type SnapshotClass struct {
 	Name, Driver   string

@@ -182,11 +182,7 @@ func (a *adopting) do(ctx context.Context) (doc adoptDoc, err error) {
 	if len(a.plan.Namespaces()) == 0 {
 		return a.document("", errs), nil
 	}
-	missing, err := a.cluster.Missing(ctx, a.plan.Rights())
-	if err == nil && len(missing) > 0 {
-		err = catalog.Forbidden(missing, "")
-	}
-	if err != nil {
+	if err := permitted(ctx, a.cluster, a.plan.Rights(), ""); err != nil {
 		return doc, err
 	}
 	held, release, err := a.env.Lock(ctx, a.cluster, a.options.lock(a.request.Run, a.plan.Namespaces()))
@@ -248,13 +244,7 @@ func (a *adopting) conclude(doc adoptDoc, err error) error {
 	if err == nil && a.options.dryRun == "none" {
 		a.progress.Result(a.env.Now(), a.ending(doc))
 	}
-	for _, err := range doc.failures {
-		printError(a.env.Err, err)
-	}
-	if doc.ExitCode != exitOK {
-		return &finished{code: doc.ExitCode}
-	}
-	return nil
+	return a.env.end(doc.failures, doc.ExitCode)
 }
 
 // ending is the document in one line.

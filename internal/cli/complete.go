@@ -127,9 +127,6 @@ func (o offers) values(from source) cobra.CompletionFunc {
 // ask asks within a person's patience. What cannot be had is not offered: an
 // error would stand in the middle of a line that somebody types.
 func (o offers) ask(cmd *cobra.Command, from source) []string {
-	if o.env.Hush != nil {
-		o.env.Hush()
-	}
 	if err := fromEnvironment(cmd.Flags(), o.env.Getenv); err != nil {
 		return nil
 	}

@@ -206,11 +206,7 @@ func (c *copying) repositoryNote(shot catalog.Snapshot) (string, bool) {
 func (c *copying) checkRights(ctx context.Context, rights []catalog.Right, namespaces []string) error {
 	all := catalog.Rights(append(rights, c.copies.Rights()...))
 	all.Join(leases(namespaces...))
-	missing, err := c.cluster.Missing(ctx, all)
-	if err != nil || len(missing) == 0 {
-		return err
-	}
-	return catalog.Forbidden(missing, "leave the copy out with --repository=none")
+	return permitted(ctx, c.cluster, all, "leave the copy out with --repository=none")
 }
 
 // leases are what holding namespaces takes.
@@ -291,16 +287,11 @@ func (c *copying) conclude(r report, printPlan func(io.Writer)) error {
 			c.progress.Note("Restore: kubectl backsnap restore " + source + whereFlags(there))
 		}
 	}
-	for _, err := range r.failures {
-		printError(c.env.Err, err)
-	}
+	ended := c.env.end(r.failures, r.ExitCode)
 	if r.detached() && !c.flags.wait && c.progress.text() {
 		fmt.Fprintf(c.env.Err, "The copies are being made. Follow them: kubectl backsnap logs -f run/%s%s\n", r.Run, whereFlags(c.scope))
 	}
-	if r.ExitCode != exitOK {
-		return &finished{code: r.ExitCode}
-	}
-	return nil
+	return ended
 }
 
 func (c *copying) printResult(r report, printPlan func(io.Writer)) error {

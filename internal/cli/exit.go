@@ -106,6 +106,27 @@ type finished struct{ code int }
 
 func (f *finished) Error() string { return fmt.Sprintf("exit %d", f.code) }
 
+// end writes what went wrong, and is the error of a command that ends with code.
+func (e *Env) end(failures []error, code int) error {
+	for _, err := range failures {
+		printError(e.Err, err)
+	}
+	if code != exitOK {
+		return &finished{code: code}
+	}
+	return nil
+}
+
+// permitted asks for all rights before anything is touched. instead is what a
+// person may do without them.
+func permitted(ctx context.Context, cluster Cluster, rights []catalog.Right, instead string) error {
+	missing, err := cluster.Missing(ctx, rights)
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	return catalog.Forbidden(missing, instead)
+}
+
 // exitCode is the code of one error.
 func exitCode(err error) int {
 	switch code, known := exits[catalog.CodeOf(err)]; {

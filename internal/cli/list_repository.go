@@ -94,11 +94,7 @@ func mayList(ctx context.Context, cluster Cluster, requests []offsite.WorkReques
 		rights = append(rights, r.ListRights()...)
 	}
 	slices.SortFunc(rights, func(a, b catalog.Right) int { return strings.Compare(a.String(), b.String()) })
-	lacking, err := cluster.Missing(ctx, slices.Compact(rights))
-	if err != nil || len(lacking) == 0 {
-		return err
-	}
-	return catalog.Forbidden(lacking, "")
+	return permitted(ctx, cluster, slices.Compact(rights), "")
 }
 
 // nameOf is how s is called in a pipe: as kubectl calls it, or, where copies

@@ -192,13 +192,7 @@ func (l *logs) follow(ctx context.Context, t *traces) error {
 	usable := slices.ContainsFunc(outcomes, func(o offsite.Outcome) bool { return o.Err == nil })
 	var r report
 	r.fail(errors.Join(append(failed, err)...))
-	for _, err := range r.failures {
-		printError(l.env.Err, err)
-	}
-	if code := exitOf(usable, r.failures); code != exitOK {
-		return &finished{code: code}
-	}
-	return l.out.err
+	return cmp.Or(l.env.end(r.failures, exitOf(usable, r.failures)), l.out.err)
 }
 
 // movers follows those of the run, wherever it has some, and where a client

@@ -317,11 +317,7 @@ func (p *pruning) try(ctx context.Context) error {
 
 // checkRights wants what the run needs.
 func (p *pruning) checkRights(ctx context.Context) error {
-	missing, err := p.cluster.Missing(ctx, append(p.plan.Rights(), p.copies.rights()...))
-	if err != nil || len(missing) == 0 {
-		return err
-	}
-	return catalog.Forbidden(missing, "")
+	return permitted(ctx, p.cluster, append(p.plan.Rights(), p.copies.rights()...), "")
 }
 
 // confirm wants somebody to say that things may be removed. Marks alone remove
@@ -391,13 +387,7 @@ func (p *pruning) conclude(doc pruneDoc, err error) error {
 		p.progress.Result(p.env.Now(), doc.ending())
 		p.printNext(doc)
 	}
-	for _, err := range doc.failures {
-		printError(p.env.Err, err)
-	}
-	if doc.ExitCode != exitOK {
-		return &finished{code: doc.ExitCode}
-	}
-	return nil
+	return p.env.end(doc.failures, doc.ExitCode)
 }
 
 // printNext says how what was marked is saved.

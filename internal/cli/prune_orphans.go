@@ -105,13 +105,7 @@ func (p *pruning) runOrphans(ctx context.Context) error {
 	if err == nil && !o.lists() {
 		o.progress.Result(o.env.Now(), o.ending(doc))
 	}
-	for _, err := range doc.failures {
-		printError(p.env.Err, err)
-	}
-	if doc.ExitCode != exitOK {
-		return &finished{code: doc.ExitCode}
-	}
-	return nil
+	return p.env.end(doc.failures, doc.ExitCode)
 }
 
 // lists reports whether nothing is to be written.
@@ -134,7 +128,7 @@ func (o *orphaning) do(ctx context.Context) (doc orphanDoc, err error) {
 	if o.found.Empty() {
 		return o.document(prune.OrphanResult{}, nil), nil
 	}
-	if err := cmp.Or(o.found.Brakes(), o.permitted(ctx)); err != nil {
+	if err := cmp.Or(o.found.Brakes(), permitted(ctx, o.cluster, o.found.Rights(), "")); err != nil {
 		return doc, err
 	}
 	question := fmt.Sprintf("Remove %s, with the storage's snapshots?", o.counted())
@@ -147,15 +141,6 @@ func (o *orphaning) do(ctx context.Context) (doc orphanDoc, err error) {
 	}
 	result, err := prune.RunOrphans(held, o.cluster, o.env.Now, o.found, o.progress)
 	return o.document(result, errors.Join(err, release())), nil
-}
-
-// permitted wants the rights that the sweep needs.
-func (o *orphaning) permitted(ctx context.Context) error {
-	missing, err := o.cluster.Missing(ctx, o.found.Rights())
-	if err != nil || len(missing) == 0 {
-		return err
-	}
-	return catalog.Forbidden(missing, "")
 }
 
 // counted is what a sweep takes, in words.

@@ -387,13 +387,7 @@ func (r *restoring) conclude(doc restoreDoc) error {
 	if !r.dry() {
 		r.progress.Result(r.env.Now(), doc.ending())
 	}
-	for _, err := range doc.failures {
-		printError(r.env.Err, err)
-	}
-	if doc.ExitCode != exitOK {
-		return &finished{code: doc.ExitCode}
-	}
-	return nil
+	return r.env.end(doc.failures, doc.ExitCode)
 }
 
 func (r *restoring) printResult(doc restoreDoc) error {

@@ -101,13 +101,7 @@ func (r *restoring) bring(ctx context.Context) error {
 	if !r.dry() {
 		r.progress.Result(r.env.Now(), doc.ending())
 	}
-	for _, err := range doc.failures {
-		printError(r.env.Err, err)
-	}
-	if doc.ExitCode != exitOK {
-		return &finished{code: doc.ExitCode}
-	}
-	return nil
+	return r.env.end(doc.failures, doc.ExitCode)
 }
 
 // fetch plans, and unless that is all that was asked for, runs. An error says

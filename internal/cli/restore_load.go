@@ -56,11 +56,8 @@ func readInto(text string) (catalog.Workload, error) {
 		return catalog.Workload{}, nil
 	}
 	kind, name, _ := strings.Cut(text, "/")
-	switch known := kindOf(kind); known {
-	case "statefulset", "deployment", "daemonset", "pod":
-		if name != "" && !strings.Contains(name, "/") {
-			return catalog.Workload{Kind: known, Name: name}, nil
-		}
+	if into := (catalog.Workload{Kind: kindOf(kind), Name: name}); into.Typed() && name != "" && !strings.Contains(name, "/") {
+		return into, nil
 	}
 	return catalog.Workload{}, fmt.Errorf("into %q: want TYPE/NAME, TYPE one of statefulset (sts), deployment (deploy), daemonset (ds), pod", text)
 }

@@ -72,6 +72,9 @@ func New(env *Env) *cobra.Command {
 			if env.Hush != nil && !cmd.Flags().Changed("v") {
 				env.Hush()
 			}
+			if strings.HasPrefix(cmd.Name(), cobra.ShellCompRequestCmd) { // nobody else needs it
+				offer(cmd.Root(), env, config)
+			}
 		},
 	}
 	cmd.SetIn(env.In)
@@ -93,7 +96,6 @@ func New(env *Env) *cobra.Command {
 	templates.ActsAsRootCommand(cmd, []string{"options"}, groups...)
 	cmd.SetHelpFunc(displayed(cmd, cmd.HelpFunc()))
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
-	offer(cmd, env, config)
 	return cmd
 }
 

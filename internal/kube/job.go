@@ -398,7 +398,12 @@ func (c *Cluster) RemoveMover(ctx context.Context, namespace, name string) error
 
 // MoverLog follows the log of a mover's pod.
 func (c *Cluster) MoverLog(ctx context.Context, namespace, pod string) (io.ReadCloser, error) {
-	log, err := c.core.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{Container: moverContainer, Follow: true}).Stream(ctx)
+	return c.followLog(ctx, namespace, pod, moverContainer)
+}
+
+// followLog follows the log of a container of a pod; "" for the only one.
+func (c *Cluster) followLog(ctx context.Context, namespace, pod, container string) (io.ReadCloser, error) {
+	log, err := c.core.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{Container: container, Follow: true}).Stream(ctx)
 	right := catalog.Right{Verb: "get", Resource: "pods/log", Namespace: namespace}
 	return log, explain(err, fmt.Sprintf("read log of %s/%s", namespace, pod), right)
 }

@@ -296,16 +296,21 @@ func (f *following) catchUp(ctx context.Context) error {
 	if pod := f.last(); pod != nil && pod.Status.Phase == corev1.PodFailed {
 		return nil
 	}
-	pods, err := list(ctx, podsOf(f.name), f.cluster.core.CoreV1().Pods(f.namespace).List,
-		func(l *corev1.PodList) []corev1.Pod { return l.Items })
+	pods, err := f.cluster.podsOfJob(ctx, f.namespace, f.name)
 	if err != nil {
-		right := catalog.Right{Verb: "list", Resource: "pods", Namespace: f.namespace}
-		return explain(err, fmt.Sprintf("list pods of job %s/%s", f.namespace, f.name), right)
+		return err
 	}
 	for i := range pods {
 		f.pods[pods[i].Name] = &pods[i]
 	}
 	return nil
+}
+
+// podsOfJob are the pods of the Job of that name.
+func (c *Cluster) podsOfJob(ctx context.Context, namespace, name string) ([]corev1.Pod, error) {
+	pods, err := list(ctx, podsOf(name), c.core.CoreV1().Pods(namespace).List, func(l *corev1.PodList) []corev1.Pod { return l.Items })
+	right := catalog.Right{Verb: "list", Resource: "pods", Namespace: namespace}
+	return pods, explain(err, fmt.Sprintf("list pods of job %s/%s", namespace, name), right)
 }
 
 // podEnd is how the pod ended.

@@ -11,8 +11,6 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/backsnap/kubectl-backsnap/internal/catalog"
 )
 
 // lookAgain is the time between two looks at a Job that is followed.
@@ -28,9 +26,9 @@ func (c *Cluster) FollowJob(ctx context.Context, namespace, job string, log io.W
 		if err != nil {
 			return code, err
 		}
-		pods, err := list(ctx, podsOf(job), c.core.CoreV1().Pods(namespace).List, func(l *corev1.PodList) []corev1.Pod { return l.Items })
+		pods, err := c.podsOfJob(ctx, namespace, job)
 		if err != nil {
-			return code, explain(err, "list pods of job "+namespace+"/"+job, catalog.Right{Verb: "list", Resource: "pods", Namespace: namespace})
+			return code, err
 		}
 		slices.SortFunc(pods, func(a, b corev1.Pod) int { return a.CreationTimestamp.Compare(b.CreationTimestamp.Time) })
 		for _, pod := range pods {
@@ -68,30 +66,24 @@ func (c *Cluster) jobEnded(ctx context.Context, namespace, name string) (ended b
 	if err != nil {
 		return false, "", explain(err, "read job "+namespace+"/"+name, jobRight("get", namespace))
 	}
-	for _, condition := range job.Status.Conditions {
-		switch {
-		case condition.Status != corev1.ConditionTrue:
-		case condition.Type == batchv1.JobComplete:
-			return true, "", nil
-		case condition.Type == batchv1.JobFailed:
-			return true, condition.Reason + ": " + condition.Message, nil
-		}
+	how, condition := finished(job)
+	if how == batchv1.JobFailed {
+		why = condition.Reason + ": " + condition.Message
 	}
-	return false, "", nil
+	return how != "", why, nil
 }
 
 func (c *Cluster) copyLog(ctx context.Context, namespace, pod string, to io.Writer) error {
-	doing := fmt.Sprintf("read log of %s/%s", namespace, pod)
-	log, err := c.core.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{Follow: true}).Stream(ctx)
+	log, err := c.followLog(ctx, namespace, pod, "")
 	if err != nil {
-		return explain(err, doing, catalog.Right{Verb: "get", Resource: "pods/log", Namespace: namespace})
+		return err
 	}
 	defer log.Close()
 	if _, err := io.Copy(to, log); err != nil {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return fmt.Errorf("%s: %w", doing, err)
+		return fmt.Errorf("read log of %s/%s: %w", namespace, pod, err)
 	}
 	return nil
 }

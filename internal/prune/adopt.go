@@ -52,8 +52,8 @@ func MakeAdoptPlan(ctx context.Context, c Cluster, r AdoptRequest) (AdoptPlan, e
 		return plan, catalog.Forbidden([]catalog.Right{{Verb: "list", Group: "snapshot.storage.k8s.io", Resource: KindContents}}, "")
 	}
 	for _, name := range r.Contents {
-		a := Adoption{From: catalog.Content{Name: name}}
-		if a, err = adoption(ctx, c, all, name); err != nil {
+		a, err := adoption(ctx, c, all, name)
+		if err != nil {
 			var refused *catalog.Failure
 			if !errors.As(err, &refused) || refused.Code != catalog.CodeNoOrphan && refused.Code != catalog.CodeNotFound {
 				return plan, err
@@ -177,14 +177,11 @@ func (p AdoptPlan) Namespaces() []string {
 
 // Rights are what RunAdopt needs to be allowed to do.
 func (p AdoptPlan) Rights() []catalog.Right {
-	var need []catalog.Right
+	const group = "snapshot.storage.k8s.io"
+	var need catalog.Rights
 	for _, namespace := range p.Namespaces() {
-		need = append(need, catalog.Right{Verb: "create", Group: "snapshot.storage.k8s.io", Resource: "volumesnapshots", Namespace: namespace})
-	}
-	if len(need) > 0 {
-		for _, verb := range []string{"create", "delete", "patch"} {
-			need = append(need, catalog.Right{Verb: verb, Group: "snapshot.storage.k8s.io", Resource: KindContents})
-		}
+		need.Add(group, "volumesnapshots", namespace, "create")
+		need.Add(group, KindContents, "", "create", "delete", "patch")
 	}
 	slices.SortFunc(need, func(a, b catalog.Right) int { return cmp.Compare(a.String(), b.String()) })
 	return need

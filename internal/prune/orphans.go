@@ -68,14 +68,9 @@ func (p OrphanPlan) Namespaces() []string {
 
 // Rights are what RunOrphans needs to be allowed to do.
 func (p OrphanPlan) Rights() []catalog.Right {
-	need := p.Plan.Rights()
+	need := catalog.Rights(p.Plan.Rights())
 	if len(p.going()) > 0 {
-		for _, verb := range []string{"delete", "patch"} {
-			right := catalog.Right{Verb: verb, Group: "snapshot.storage.k8s.io", Resource: KindContents}
-			if !slices.Contains(need, right) {
-				need = append(need, right)
-			}
-		}
+		need.Add("snapshot.storage.k8s.io", KindContents, "", "delete", "patch")
 	}
 	slices.SortFunc(need, func(a, b catalog.Right) int { return cmp.Compare(a.String(), b.String()) })
 	return need

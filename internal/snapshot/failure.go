@@ -129,11 +129,9 @@ func hookCode(err error) (catalog.Code, string) {
 // that the command line takes, else by the claims.
 func (a *taking) again() string {
 	target := strings.Join(a.claims(), " ")
-	switch kind, name, _ := strings.Cut(a.app.Name, "/"); kind {
-	case "statefulset", "deployment", "daemonset", "pod":
-		if !strings.Contains(name, "+") {
-			target = a.app.Name
-		}
+	kind, name, _ := strings.Cut(a.app.Name, "/")
+	if (catalog.Workload{Kind: kind}).Typed() && !strings.Contains(name, "+") {
+		target = a.app.Name
 	}
 	return fmt.Sprintf("kubectl backsnap snapshot %s -n %s", target, a.app.Namespace)
 }

@@ -311,7 +311,7 @@ func (j *judge) targets(claims []catalog.Claim) string {
 // for, as those of operators.
 func untyped(app string) bool {
 	kind, _, _ := strings.Cut(app, "/")
-	return !slices.Contains([]string{"statefulset", "deployment", "daemonset", "pod"}, kind)
+	return !catalog.Workload{Kind: kind}.Typed()
 }
 
 func (j *judge) leftOut(c catalog.Claim) string { return c.LeftOut(j.inv.Namespaces[c.Namespace]) }
